@@ -22,6 +22,7 @@ use crate::auth::throttle::Throttle;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
 use crate::events::Events;
+use crate::model::gateway::Gateway;
 use crate::orchestrator::Orchestrator;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub routes: RouteFeed,
     pub events: Events,
     pub webhook_targets: Targets,
+    /// The way of tenants to the model of the installation.
+    pub model: Gateway,
     pub dev_login: DevLogin,
     /// Whether there is a mail server.
     pub sends_mail: bool,

@@ -25,6 +25,7 @@ pub mod http;
 pub mod internal;
 pub mod jitter;
 pub mod mail;
+pub mod model;
 pub mod openapi;
 pub mod orchestrator;
 pub mod pages;

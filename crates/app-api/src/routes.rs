@@ -25,7 +25,7 @@ use crate::http::{self, security};
 use crate::openapi::OpenApiDocument;
 use crate::route::{Description, Route, Surface, mount};
 use crate::settings::DevLogin;
-use crate::{api, audit, internal, openapi, pages, sessions};
+use crate::{api, audit, internal, model, openapi, pages, sessions};
 
 /// `api`: below `/api/admin` and `/v1`. `call`: JSON at one path. `page`: HTML and assets. `internal`: for services.
 macro_rules! routes {
@@ -179,6 +179,11 @@ pub const ROUTES: &[Route] = routes! {
 
     api  GET    "/mails",                       PlatformRead,  "List mails that wait to be sent", api::mails::list_mails;
 
+    api  GET    "/model",                       PlatformAdmin, "Show the model that replies in the chat", api::model::show_model;
+    api  PUT    "/model",                       PlatformAdmin, "Set the model that replies in the chat", api::model::set_model;
+    api  DELETE "/model",                       PlatformAdmin, "End the replies of a model", api::model::unset_model;
+    api  GET    "/tenants/{slug}/model-usage",  Tenant(Read),  "What a tenant used of the model", api::model::show_usage;
+
     api  GET    "/webhooks",                    PlatformAdmin, "List webhooks", api::webhooks::list_webhooks;
     api  POST   "/webhooks",                    PlatformAdmin, "Create a webhook", api::webhooks::create_webhook;
     api  DELETE "/webhooks/{id}",               PlatformAdmin, "Delete a webhook", api::webhooks::delete_webhook;
@@ -276,6 +281,11 @@ pub const INTERNAL_ROUTES: &[Route] = routes! {
     internal GET "/healthz",                    Public,        "", api::health::healthz;
 };
 
+/// The routes of the socket for tenants' cores. Each handler checks the token of the calling tenant.
+pub const MODEL_ROUTES: &[Route] = routes! {
+    internal POST "/v1/replies",                Public,        "", model::gateway::reply;
+};
+
 /// The public service: each route behind its access check, and no route beside the table.
 pub fn public_service(app: App) -> Router {
     let description = openapi::describe(ROUTES, sessions::cookie_name(&app.addresses));
@@ -304,6 +314,17 @@ pub fn public_service(app: App) -> Router {
 pub fn internal_service(app: App) -> Router {
     mount(&app, INTERNAL_ROUTES)
         .fallback(async || nothing_here())
+        .layer(from_fn(service::unread_body::layer))
+        .layer(from_fn(service::request_id::layer))
+        .with_state(app)
+}
+
+/// The service for tenants' cores.
+pub fn model_service(app: App) -> Router {
+    mount(&app, MODEL_ROUTES)
+        .fallback(async || nothing_here())
+        .layer(CatchPanicLayer::custom(security::panicked))
+        .layer(from_fn(report_database_failure))
         .layer(from_fn(service::unread_body::layer))
         .layer(from_fn(service::request_id::layer))
         .with_state(app)
@@ -408,5 +429,6 @@ mod tests {
         check("## Pages", ROUTES, Surface::Page);
         check("## Development profile", DEV_ROUTES, Surface::Api);
         check("## Internal listener", INTERNAL_ROUTES, Surface::Internal);
+        check("## Socket of the model", MODEL_ROUTES, Surface::Internal);
     }
 }

@@ -76,6 +76,11 @@ const WEBHOOK_TARGETS: Setting = Setting::with_default(
 )
 .for_operators();
 
+const MODELS_SOCKET: Setting = Setting::optional(
+    "CIAL_MODELS_SOCKET",
+    "the socket on which tenants call the model of the installation; without it, no model replies in a chat",
+);
+
 const DEV_LOGIN: Setting = Setting::with_default(
     "CIAL_DEV_LOGIN",
     "off",
@@ -107,6 +112,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::FREEZE_AFTER,
     shared::SLEEP_AFTER,
     WEBHOOK_TARGETS,
+    MODELS_SOCKET,
     DEV_LOGIN,
     mail::URL,
     mail::PASSWORD,
@@ -141,6 +147,7 @@ pub struct Settings {
     pub policy: EffectivePolicy,
     /// Whether webhooks may go to private addresses.
     pub webhook_targets: Targets,
+    pub models_socket: Option<PathBuf>,
     pub dev_login: DevLogin,
     /// `None`: no mail is sent.
     pub mail: Option<MailSettings>,
@@ -243,6 +250,7 @@ impl Settings {
         let freeze_after = vars.value(&shared::FREEZE_AFTER);
         let sleep_after = vars.value(&shared::SLEEP_AFTER);
         let webhook_targets = vars.value(&WEBHOOK_TARGETS);
+        let models_socket = vars.optional(&MODELS_SOCKET);
         let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
         let mail = MailSettings::read(&mut vars);
         vars.finish(|| {
@@ -269,6 +277,7 @@ impl Settings {
                     ..EffectivePolicy::default()
                 },
                 webhook_targets: webhook_targets?,
+                models_socket: models_socket?,
                 dev_login: dev_login?,
                 mail: mail?,
             })

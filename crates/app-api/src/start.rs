@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +18,7 @@ use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -30,8 +32,10 @@ use crate::db::connect::Limits;
 use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
 use crate::events::Events;
-use crate::http::listen::listen;
+use crate::http::listen::{bind_unix, listen};
 use crate::mail::smtp::Mailer;
+use crate::model::gateway::Gateway;
+use crate::model::upstream::{ModelClient, SILENCE_TIMEOUT};
 use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, NotificationReceiver, Reconciler};
@@ -49,6 +53,8 @@ use crate::{
 const MAX_TASK_STARTS: usize = 16;
 /// Streams of events take at most a fourth of the connections, so that others find one.
 const PUBLIC_CONNECTIONS_PER_STREAM: usize = 4;
+/// The core half of a tenant runs as the same user; no other user inside may connect.
+const MODELS_SOCKET_MODE: u32 = 0o600;
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;
 
@@ -69,6 +75,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             database_limits: Limits::default(),
             connections,
             webhook_timeout: ATTEMPT_TIMEOUT,
+            model_timeout: SILENCE_TIMEOUT,
             max_changes: MAX_CHANGES,
             summary_interval: COLLECTION_INTERVAL,
         };
@@ -84,6 +91,8 @@ pub struct Dependencies {
     pub database_limits: Limits,
     pub connections: ConnectionLimits,
     pub webhook_timeout: Duration,
+    /// The time that the endpoint of the model may be silent.
+    pub model_timeout: Duration,
     /// The most changing requests of one person or one key within five minutes.
     pub max_changes: u32,
     /// The time between two collections of summaries.
@@ -126,6 +135,7 @@ pub async fn run(
         routes: RouteFeed::new(epoch, settings.addresses),
         events: Events::new(dependencies.connections.public / PUBLIC_CONNECTIONS_PER_STREAM),
         webhook_targets: settings.webhook_targets,
+        model: Gateway::new(ModelClient::new(dependencies.model_timeout)?),
         dev_login: settings.dev_login,
         sends_mail: settings.mail.is_some(),
         stop: ending.clone(),
@@ -157,6 +167,10 @@ pub async fn run(
         routes::internal_service(app.clone()),
         ending.clone(),
     );
+    let model = match settings.models_socket {
+        Some(path) => Some(serve_model(&app, &path, dependencies.connections.model)?),
+        None => None,
+    };
     let webhook_client =
         WebhookClient::new(settings.webhook_targets, dependencies.webhook_timeout)?;
     let host = app.addresses.admin.host_str().unwrap_or_default();
@@ -189,10 +203,26 @@ pub async fn run(
     };
     ending.cancel();
     let _ = tokio::join!(servers.0, servers.1, deliveries, executions, triggers);
-    if let Some(mails) = mails {
-        let _ = mails.await;
+    for task in [mails, model].into_iter().flatten() {
+        let _ = task.await;
     }
     ended
+}
+
+/// Serves tenants' cores on the socket of the model.
+///
+/// # Errors
+/// The socket cannot be made.
+fn serve_model(
+    app: &App,
+    path: &Path,
+    max_connections: usize,
+) -> Result<JoinHandle<()>, ServiceError> {
+    let listener = bind_unix(path, MODELS_SOCKET_MODE);
+    let listener = listener.with_context(|| format!("CIAL_MODELS_SOCKET: {}", path.display()))?;
+    let service = routes::model_service(app.clone());
+    let connections = Connections::new(max_connections);
+    Ok(tokio::spawn(listen(listener, connections, service, app.stop.clone())))
 }
 
 /// Prepares the database.

@@ -10,6 +10,8 @@ pub enum Kind {
     Port,
     /// A path of HTTP that begins with `/`.
     Path,
+    /// A path of HTTP, or the word `model`.
+    Chat,
     /// Paths of HTTP, each exact, or with a slash at the end for whatever begins so.
     PublicPaths,
     /// `true` or `false`.
@@ -73,8 +75,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "chat",
-        kind: Kind::Path,
-        about: "The path to which the core posts messages of the chat as JSON, and whose response is the reply.",
+        kind: Kind::Chat,
+        about: "The path to which the core posts messages of the chat as JSON, and whose response is the reply; or `model`: the model of the installation replies.",
         default: "the app takes no messages",
         example: r#""/chat""#,
     },

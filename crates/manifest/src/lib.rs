@@ -26,6 +26,8 @@ pub const MAX_PUBLIC_PATHS: usize = 64;
 pub const MAX_SECRETS: usize = 64;
 /// The longest time that a manifest gives a hook, in seconds.
 pub const MAX_HOOK_SECONDS: u32 = 3_600;
+/// In the place of a path: the model of the installation replies to messages of the chat.
+pub const CHAT_MODEL: &str = "model";
 /// The port of the tenant's own entry, which no program inside may take.
 pub const RESERVED_PORT: u16 = 8080;
 /// Programs without privileges do not listen below this port on every machine.
@@ -44,7 +46,7 @@ pub struct Manifest {
     pub public_paths: Vec<String>,
     /// Whether the program reaches the tenant's schema on Postgres.
     pub database: bool,
-    /// The path that takes messages of the chat.
+    /// The path that takes messages of the chat, or [`CHAT_MODEL`].
     pub chat: Option<String>,
     /// Runs before the program until it succeeded once in the tenant.
     pub before_first_start: Option<Vec<String>>,
@@ -85,7 +87,7 @@ pub fn fuzz(bytes: &[u8]) {
                 manifest.required_secrets.iter().chain(&manifest.optional_secrets).collect();
             assert!(secrets.iter().all(|name| keys::env_fault(name).is_none()));
             assert!(secrets.len() <= MAX_SECRETS);
-            assert!(manifest.chat.is_none_or(|path| path.starts_with('/')));
+            assert!(manifest.chat.is_none_or(|chat| chat == CHAT_MODEL || chat.starts_with('/')));
             let commands = [manifest.command, manifest.before_first_start, manifest.migrate];
             assert!(commands.into_iter().flatten().all(|words| !words.is_empty()));
             assert!(

@@ -6,7 +6,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::ManifestError;
 use crate::keys::{KEYS, Kind, env_fault, port_fault, public_path_fault};
-use crate::{MAX_BYTES, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, Manifest};
+use crate::{CHAT_MODEL, MAX_BYTES, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, Manifest};
 
 /// Below this similarity, a known key is no hint for an unknown one.
 const MIN_SIMILARITY: f64 = 0.75;
@@ -66,7 +66,7 @@ impl Reader<'_> {
             }
             Kind::Seconds => self.manifest.hook_timeout = self.seconds(name, item),
             Kind::Port => self.manifest.port = self.port(name, item),
-            Kind::Path if name == "chat" => self.manifest.chat = self.path(name, item),
+            Kind::Chat => self.manifest.chat = self.chat(name, item),
             Kind::Path => self.manifest.health_path = self.path(name, item),
             Kind::PublicPaths => self.manifest.public_paths = self.public_paths(name, item),
             Kind::Flag => self.manifest.database = self.flag(name, item),
@@ -114,9 +114,16 @@ impl Reader<'_> {
         seconds
     }
 
+    fn chat(&mut self, name: &str, item: &Item) -> Option<String> {
+        let chat = item.as_str().filter(|chat| *chat == CHAT_MODEL || is_path(chat));
+        if chat.is_none() {
+            let fault = r#"must be "model", or a path that begins with / and holds no blank"#;
+            self.refuse(item.span(), name, fault);
+        }
+        chat.map(str::to_owned)
+    }
+
     fn path(&mut self, name: &str, item: &Item) -> Option<String> {
-        let is_path =
-            |path: &str| path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic());
         let path = item.as_str().filter(|path| is_path(path));
         if path.is_none() {
             self.refuse(item.span(), name, "must be a path that begins with / and holds no blank");
@@ -213,6 +220,10 @@ impl Reader<'_> {
             self.refuse(secrets.and_then(Item::span), "secrets", &fault);
         }
     }
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic())
 }
 
 /// A text without NUL, as programs take it.

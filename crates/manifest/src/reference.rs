@@ -37,7 +37,7 @@ const fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Words => "list of texts",
         Kind::Port | Kind::Seconds => "number",
-        Kind::Path => "text",
+        Kind::Path | Kind::Chat => "text",
         Kind::PublicPaths | Kind::Names => "list of texts",
         Kind::Flag => "true or false",
         Kind::Variables => "table of texts",

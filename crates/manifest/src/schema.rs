@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::keys::{KEYS, Key, Kind};
-use crate::{LOWEST_PORT, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, RESERVED_PORT};
+use crate::{
+    CHAT_MODEL, LOWEST_PORT, MAX_HOOK_SECONDS, MAX_PUBLIC_PATHS, MAX_SECRETS, RESERVED_PORT,
+};
 
 /// The schema as text, with a line break at its end.
 pub fn text() -> String {
@@ -39,6 +41,7 @@ fn value_schema(key: &Key) -> Value {
             "type": "integer", "minimum": LOWEST_PORT, "maximum": u16::MAX, "not": { "const": RESERVED_PORT },
         }),
         Kind::Path => json!({ "type": "string", "pattern": "^/[!-~]*$" }),
+        Kind::Chat => json!({ "type": "string", "pattern": format!("^({CHAT_MODEL}|/[!-~]*)$") }),
         Kind::PublicPaths => json!({
             "type": "array", "items": { "type": "string", "pattern": "^/[!-~]*$" }, "maxItems": MAX_PUBLIC_PATHS,
         }),

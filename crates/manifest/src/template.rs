@@ -23,7 +23,8 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # on Postgres.
 # database = true
 
-# The path to which messages of the chat are posted. Without this key, the app takes none.
+# The path to which messages of the chat are posted; or "model": the model that the operator of the installation has set
+# replies. Without this key, the app takes none.
 # chat = "/chat"
 
 # Commands that run before the program, as its user: until one succeeded once in the tenant, and until the

@@ -90,6 +90,18 @@ COUNT = 3
 }
 
 #[test]
+fn the_chat_is_a_path_or_the_model() {
+    for chat in ["/", "/chat?x=1", "model"] {
+        let read = parse(&format!("chat = '{chat}'")).unwrap();
+        assert_eq!(read.chat.as_deref(), Some(chat));
+    }
+    for chat in ["'Model'", "'models'", "''", "'chat'", "'/a b'", "true", "{ model = 'x' }"] {
+        let faults = faults(&format!("chat = {chat}"));
+        assert!(faults.contains(r#"chat must be "model", or a path"#), "{chat}: {faults}");
+    }
+}
+
+#[test]
 fn a_public_path_has_one_spelling_and_is_not_the_platforms() {
     for (path, expected) in [
         ("", "must be a path"),

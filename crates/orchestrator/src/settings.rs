@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use protocol::InstallName;
+use protocol::{InstallName, inside};
 use service::logs::LogFilter;
 use service::settings::{SettingsErrors, shared};
 use service::{Env, Setting, SettingsReader};
@@ -75,6 +75,11 @@ const TENANT_DATABASES_DIR: Setting = Setting::with_default(
     "/run/cial/tenant-databases",
     "where the database proxy listens for the tenants whose apps want a database",
 );
+const MODELS_DIR: Setting = Setting::with_default(
+    "CIAL_MODELS_DIR",
+    inside::MODELS_DIR,
+    "where app-api takes calls of the model; with `CIAL_ENGINE_PATHS=volumes`, the engine says where that is",
+);
 const ENGINE_PATHS: Setting = Setting::with_default(
     "CIAL_ENGINE_PATHS",
     "volumes",
@@ -119,6 +124,7 @@ pub const SETTINGS: &[Setting] = &[
     SOCKETS_DIR,
     TENANT_SECRETS_DIR,
     TENANT_DATABASES_DIR,
+    MODELS_DIR,
     ENGINE_PATHS,
     DOCKER_SOCKET,
     DISK_RESERVE_BYTES,
@@ -181,6 +187,7 @@ impl Settings {
         let sockets = vars.value(&SOCKETS_DIR);
         let secrets = vars.value(&TENANT_SECRETS_DIR);
         let databases = vars.value(&TENANT_DATABASES_DIR);
+        let models = vars.value(&MODELS_DIR);
         let paths = vars.value(&ENGINE_PATHS);
         let socket = vars.value(&DOCKER_SOCKET);
         let disk_reserve_bytes = vars.value(&DISK_RESERVE_BYTES);
@@ -204,7 +211,12 @@ impl Settings {
                 publish: publish?,
                 egress: egress?,
                 state: state?,
-                dirs: DirRoots { sockets: sockets?, secrets: secrets?, databases: databases? },
+                dirs: DirRoots {
+                    sockets: sockets?,
+                    secrets: secrets?,
+                    databases: databases?,
+                    models: models?,
+                },
                 paths: paths?,
                 socket: socket?,
                 disk_reserve_bytes: disk_reserve_bytes?,

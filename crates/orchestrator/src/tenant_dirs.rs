@@ -36,6 +36,8 @@ pub struct DirRoots {
     pub sockets: PathBuf,
     pub secrets: PathBuf,
     pub databases: PathBuf,
+    /// No parent: the directory with the socket of the model, which tenants share.
+    pub models: PathBuf,
 }
 
 /// The directories of one tenant.
@@ -44,6 +46,8 @@ pub struct TenantPaths {
     pub ingress: PathBuf,
     pub secrets: PathBuf,
     pub database: PathBuf,
+    /// Shared by all tenants. Only the engine needs it.
+    pub models: PathBuf,
 }
 
 impl DirRoots {
@@ -53,6 +57,7 @@ impl DirRoots {
             ingress: own(&self.sockets),
             secrets: own(&self.secrets),
             database: own(&self.databases),
+            models: self.models.clone(),
         }
     }
 }
@@ -143,7 +148,7 @@ impl TenantDirs {
 
     fn create_with(&self, spec: &Spec, variables: Option<&Variables>) -> io::Result<()> {
         let id = spec.id;
-        let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        let TenantPaths { ingress, secrets, database, .. } = self.roots.of(id);
         let _change = self.begin_change();
         let limit_bytes = spec.limits.disk_bytes;
         let share = match read_share(&secrets) {
@@ -178,6 +183,10 @@ impl TenantDirs {
                 database_directory(&database, user)?;
             }
             None => remove(&database)?,
+        }
+        if spec.uses_model() {
+            let token = keys::model_token(&self.master_keys.sso, id);
+            file(&secrets, inside::MODEL_TOKEN, token.as_bytes())?;
         }
         let route = &self.master_keys.route;
         file(&secrets, inside::ROUTE_TOKEN, keys::route_token(route, id).as_bytes())?;
@@ -218,7 +227,7 @@ impl TenantDirs {
     }
 
     pub fn remove(&self, id: TenantId) -> io::Result<()> {
-        let TenantPaths { ingress, secrets, database } = self.roots.of(id);
+        let TenantPaths { ingress, secrets, database, .. } = self.roots.of(id);
         let _change = self.begin_change();
         [ingress, secrets, database].iter().try_for_each(|path| remove(path))
     }
@@ -310,8 +319,12 @@ mod tests {
         let id = TenantId::new(uuid::Uuid::now_v7());
         let base = std::env::temp_dir().join(format!("cial-tenant_dirs-{id}"));
         let of = |name: &str| base.join(name);
-        let roots =
-            DirRoots { sockets: of("sockets"), secrets: of("secrets"), databases: of("databases") };
+        let roots = DirRoots {
+            sockets: of("sockets"),
+            secrets: of("secrets"),
+            databases: of("databases"),
+            models: of("models"),
+        };
         for root in [&roots.sockets, &roots.secrets, &roots.databases] {
             fs::create_dir_all(root).unwrap();
         }
@@ -521,6 +534,19 @@ mod tests {
         assert_eq!(fs::read(database.join(inside::DATABASE_ROLE)).unwrap(), b"t_acme");
         tenant_dirs.create(&plain).unwrap();
         assert!(!database.exists() && !url.exists(), "an app that wants none any more");
+    }
+
+    #[test]
+    fn only_a_tenant_whose_chat_is_the_models_has_a_token_for_it() {
+        let (tenant_dirs, id, _base) = tenant_dirs(None);
+        let chat = |chat: &str| AppSpec { chat: Some(chat.to_owned()), ..AppSpec::default() };
+        let with_model = Spec { app: Some(chat(protocol::process::CHAT_MODEL)), ..spec(id) };
+        tenant_dirs.create(&with_model).unwrap();
+        let path = tenant_dirs.roots.of(id).secrets.join(inside::MODEL_TOKEN);
+        let token = keys::model_token(&tenant_dirs.master_keys.sso, id);
+        assert_eq!((fs::read_to_string(&path).unwrap(), mode(&path)), (token, 0o400));
+        tenant_dirs.create(&Spec { app: Some(chat("/chat")), ..spec(id) }).unwrap();
+        assert!(!path.exists(), "nothing of an earlier start stays");
     }
 
     #[test]

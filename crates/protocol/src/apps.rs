@@ -78,7 +78,7 @@ pub struct Release {
     /// Whether the program receives `DATABASE_URL`.
     #[serde(default)]
     pub database: bool,
-    /// The path that takes messages of the chat.
+    /// The path that takes messages of the chat, or `model`: the model of the installation replies.
     #[serde(default)]
     pub chat: Option<String>,
     /// Commands that run before the program.

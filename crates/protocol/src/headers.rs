@@ -25,6 +25,8 @@ pub const ROLE: &str = "x-cial-role";
 pub const ASSERTION: &str = "x-cial-assertion";
 /// Platform → core, in the response to a message of the chat or in its trailer: the tokens that the reply took.
 pub const TOKENS: &str = "x-cial-tokens";
+/// App-api → core, in the trailer of a model's reply that broke off: the [`Code`](crate::problem::Code) of the reason.
+pub const PROBLEM: &str = "x-cial-problem";
 /// Edge → core half: the [`Site`](crate::site::Site) to which the request was sent.
 pub const SITE: &str = "x-cial-site";
 /// Router → edge, with any value: only signed-in members reach the tenant's own app.

@@ -93,6 +93,11 @@ impl InstallName {
     pub fn tenant_databases_volume(&self) -> String {
         format!("cial-{}-tenant-databases", self.0)
     }
+
+    /// The volume that holds the socket on which app-api takes calls of the model.
+    pub fn models_volume(&self) -> String {
+        format!("cial-{}-models", self.0)
+    }
 }
 
 impl fmt::Display for InstallName {

@@ -38,6 +38,15 @@ pub const DATABASE_ROLE: &str = "role";
 /// Variable of the app's program: the content of [`DATABASE_URL_FILE`].
 pub const DATABASE_URL: &str = "DATABASE_URL";
 
+/// File name of the token by which the tenant's core calls the model of the installation. Absent unless the app's manifest says
+/// `chat = "model"`.
+pub const MODEL_TOKEN: &str = "model-token";
+/// The installation's models volume, bound read-only where the app's manifest says `chat = "model"`. All tenants share it: it holds
+/// [`MODELS_SOCKET`] alone. Only `cial` may enter it.
+pub const MODELS_DIR: &str = "/run/cial/models";
+/// In that directory: the socket on which app-api takes the calls of [`model`](crate::model).
+pub const MODELS_SOCKET: &str = "models.sock";
+
 /// Bound from the tenant's directory of the installation's sockets volume; owned by `cial`, 0750.
 pub const INGRESS_DIR: &str = "/run/cial/ingress";
 /// The edge's unix socket, beside TCP port 8080.

@@ -21,6 +21,7 @@ pub mod id;
 pub mod inside;
 pub mod leases;
 pub mod mails;
+pub mod model;
 pub mod name;
 pub mod orchestrator;
 pub mod packages;

@@ -26,7 +26,7 @@ pub struct AppSpec {
     /// Whether the program receives `DATABASE_URL`, with which it reaches the tenant's own schema on Postgres.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub database: bool,
-    /// The path to which the core hands messages of the chat.
+    /// The path to which the core hands messages of the chat, or [`CHAT_MODEL`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat: Option<String>,
     /// Commands that run before the program.
@@ -35,6 +35,16 @@ pub struct AppSpec {
     /// The names of the secrets that the program reads.
     #[serde(skip_serializing_if = "SecretNames::is_empty")]
     pub secrets: SecretNames,
+}
+
+/// In the place of a path: the model of the installation replies to messages of the chat. A path begins with a slash.
+pub const CHAT_MODEL: &str = "model";
+
+impl AppSpec {
+    /// Whether the model of the installation replies in the chat.
+    pub fn uses_model(&self) -> bool {
+        self.chat.as_deref() == Some(CHAT_MODEL)
+    }
 }
 
 /// Commands of a release that run before the program: as its user, in its environment and its working folder. A command

@@ -62,6 +62,13 @@ pub struct Spec {
     pub policy: Policy,
 }
 
+impl Spec {
+    /// Whether the model of the installation replies in the tenant's chat.
+    pub fn uses_model(&self) -> bool {
+        self.app.as_ref().is_some_and(AppSpec::uses_model)
+    }
+}
+
 /// What one tenant may use of its machine.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

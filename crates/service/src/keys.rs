@@ -47,6 +47,18 @@ pub fn pending_sign_in_proof(
     URL_SAFE_NO_PAD.encode(derive(master, &info))
 }
 
+/// The token by which this tenant's core calls the model of the installation: the tenant's id, a dot, and HKDF of `CIAL_SSO_SECRET`
+/// with the info `model-token/v1/{uuid}` as base64url.
+pub fn model_token(master: &Secret, tenant: TenantId) -> String {
+    let proof = URL_SAFE_NO_PAD.encode(derive(master, &format!("model-token/v1/{tenant}")));
+    format!("{tenant}.{proof}")
+}
+
+/// The key that encrypts the key of the model's endpoint: HKDF of `CIAL_SSO_SECRET`, info `model/v1`.
+pub fn model_key(master: &Secret) -> [u8; 32] {
+    derive(master, "model/v1")
+}
+
 /// The key that encrypts mails until they are sent: HKDF of `CIAL_SSO_SECRET`, info `mail/v1`.
 pub fn mail_key(master: &Secret) -> [u8; 32] {
     derive(master, "mail/v1")
@@ -121,6 +133,8 @@ mod tests {
         assert_ne!(env_key(&master, a), app_env_key(&master, a.uuid()));
         assert_ne!(app_env_key(&master, a.uuid()), app_env_key(&master, b.uuid()));
         assert_ne!(route_token(&master, a), route_proof(&master, a));
+        let proof = |tenant| model_token(&master, tenant).split_once('.').unwrap().1.to_owned();
+        assert_ne!(proof(a), proof(b));
         assert_eq!(route_token(&master, a), route_token(&master, a));
     }
 

@@ -9,6 +9,7 @@ pub mod engine;
 mod eventually;
 pub mod http;
 pub mod installation;
+pub mod model;
 pub mod peer;
 pub mod reference;
 mod small_disk;

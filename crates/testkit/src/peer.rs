@@ -55,8 +55,27 @@ pub fn answering_tcp(
     Ok(address)
 }
 
+/// Like [`answering_tcp`], on a unix socket.
+///
+/// # Errors
+/// The socket cannot be created.
+pub fn answering_unix(
+    path: &Path,
+    mut respond: impl FnMut(&str) -> Vec<u8> + Send + 'static,
+) -> std::io::Result<()> {
+    let listener = UnixListener::bind(path)?;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            if let Ok(request) = read_request(&mut stream) {
+                let _ = stream.write_all(&respond(&request));
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Reads the head of a request, and a body of `content-length` bytes.
-fn read_request(stream: impl Read) -> std::io::Result<String> {
+pub(crate) fn read_request(stream: impl Read) -> std::io::Result<String> {
     let (mut reader, mut request, mut length) = (BufReader::new(stream), String::new(), 0);
     loop {
         let start = request.len();

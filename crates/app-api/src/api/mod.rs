@@ -13,6 +13,7 @@ pub mod invitations;
 pub mod keys;
 pub mod mails;
 pub mod members;
+pub mod model;
 pub mod open;
 pub mod packages;
 pub mod passkeys;

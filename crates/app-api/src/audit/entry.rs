@@ -86,6 +86,8 @@ actions! {
     WebhookCreate = "webhook.create",
     WebhookDelete = "webhook.delete",
     WebhookReplay = "webhook.replay",
+    ModelSet = "model.set",
+    ModelUnset = "model.unset",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
     WorkflowRun = "workflow.run",
@@ -159,6 +161,8 @@ impl Action {
             | Self::WebhookCreate
             | Self::WebhookDelete
             | Self::WebhookReplay
+            | Self::ModelSet
+            | Self::ModelUnset
             | Self::PackageUpload
             | Self::PackageDelete
             | Self::WorkflowRun

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::tenants::MAX_SESSIONS;
 pub use self::tenants::Tenants;
 pub use self::upstream::Upstream;
+use crate::http::listen::bind_unix;
 use crate::settings::DATABASE_URL;
 
 const TENANT_DATABASES_DIR: Setting = Setting::with_default(
@@ -108,7 +109,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let control = root.join(CONTROL_SOCKET);
     let describe = || format!("CIAL_TENANT_DATABASES_DIR: {}", root.display());
-    let listener = tenants::listen(&control, CONTROL_MODE).with_context(describe)?;
+    let listener = bind_unix(&control, CONTROL_MODE).with_context(describe)?;
     tenants.follow_all().with_context(describe)?;
     let router = Router::new()
         .route("/healthz", get(async || StatusCode::NO_CONTENT))

@@ -1,10 +1,9 @@
 //! The tenants for which the proxy listens, and the bounds of their connections.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::session;
 use super::startup::{CancelKey, StartupError};
 use super::upstream::Upstream;
+use crate::http::listen::bind_unix;
 
 /// Sessions of one tenant at once. The tenant's role may have one connection more, for migrations.
 pub(crate) const MAX_SESSIONS: u32 = 10;
@@ -106,7 +106,7 @@ impl Tenants {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let listener = listen(&directory.join(inside::DATABASE_SOCKET), SOCKET_MODE)?;
+        let listener = bind_unix(&directory.join(inside::DATABASE_SOCKET), SOCKET_MODE)?;
         let connections = Arc::new(TenantConnections {
             role,
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS as usize)),
@@ -136,17 +136,6 @@ impl Tenants {
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Listening>> {
         self.listening.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Listens on `path`, also where the socket of an earlier process is left.
-pub(super) fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(mode))?;
-    Ok(listener)
 }
 
 async fn accept(

@@ -15,6 +15,7 @@ pub mod installation;
 pub mod invitation;
 pub mod mail;
 pub mod membership;
+pub mod model;
 pub mod open_work;
 pub mod passkey;
 mod query_deadline;

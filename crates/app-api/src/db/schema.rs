@@ -416,6 +416,34 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    model_endpoint (only_one) {
+        only_one -> Bool,
+        base_url -> Text,
+        model -> Text,
+        sealed_key -> Nullable<Text>,
+        system_prompt -> Nullable<Text>,
+        max_tokens -> Nullable<Int4>,
+        requests_per_minute -> Int4,
+        tokens_per_day -> Int8,
+        updated_by -> Text,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    model_usage (tenant_id, day) {
+        tenant_id -> Uuid,
+        day -> Date,
+        requests -> Int8,
+        prompt_tokens -> Int8,
+        completion_tokens -> Int8,
+        charged_tokens -> Int8,
+        minute -> Int8,
+        minute_requests -> Int4,
+    }
+}
+
 diesel::joinable!(tenant_imports -> tenants (tenant_id));
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));

@@ -1,5 +1,10 @@
 //! Serves a router on a listener. At the bound of its connections an idle one gives way. A slow request head is cut off; a stop drains running requests for a bounded time.
 
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +16,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use service::connections::Connections;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -21,8 +27,52 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Running requests finish within this time, like in the router. `stop_grace_period` in compose.yml is longer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub async fn listen(
-    listener: TcpListener,
+/// A socket that accepts connections.
+pub trait Listener: Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Who connected, for [`ConnectInfo`].
+    type Peer: Clone + Send + Sync + 'static;
+
+    /// # Errors
+    /// Of the system.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        Self::accept(self).await
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    /// A client of a unix socket has no address.
+    type Peer = ();
+
+    async fn accept(&self) -> io::Result<(UnixStream, ())> {
+        Self::accept(self).await.map(|(stream, _)| (stream, ()))
+    }
+}
+
+/// Makes a unix socket, also where that of an earlier process is left.
+///
+/// # Errors
+/// Of the system.
+pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+pub async fn listen<L: Listener>(
+    listener: L,
     connections: Arc<Connections>,
     router: Router,
     stop: CancellationToken,
@@ -48,7 +98,7 @@ pub async fn listen(
         };
         let (router, connection) = (router.clone(), stream.connection());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(ConnectInfo(peer.clone()));
             let active = connection.clone().begin_request();
             let response = router.clone().oneshot(request);
             async move { response.await.map(|response| active.track(response)) }

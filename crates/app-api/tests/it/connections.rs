@@ -151,7 +151,7 @@ async fn a_limit_of_open_files_below_the_minimum_ends_the_start() {
     let ended = command.env("OPEN_FILES", "200").stderr(Stdio::piped()).output().unwrap();
     let text = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(1), "{text}");
-    assert!(text.contains("the limit of open files is 200, and at least 428 are needed"), "{text}");
+    assert!(text.contains("the limit of open files is 200, and at least 540 are needed"), "{text}");
 }
 
 /// More silent clients than descriptors: health, sign-in, the database and the routes of routers go on.

@@ -28,6 +28,7 @@ mod lock_order;
 mod logs;
 mod mail;
 mod migrations;
+mod model;
 mod openapi;
 mod packages;
 mod pages;

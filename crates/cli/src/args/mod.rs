@@ -2,6 +2,7 @@
 
 mod apps;
 mod manifest;
+mod models;
 mod people;
 mod tenants;
 mod tools;
@@ -22,6 +23,7 @@ pub use self::apps::{
     RolloutCommand, StartRollout,
 };
 pub use self::manifest::{InitArgs, ManifestCommand};
+pub use models::{ModelsCommand, SetModelArgs, UnsetModel};
 pub use people::{
     AuditCommand, AuditFilter, CreateInvitation, CreateKey, CreateWebhook, ExportAudit,
     ExportFormat, InvitationsCommand, KeysCommand, ListAudit, ListKeys, MailsCommand,
@@ -203,6 +205,12 @@ pub enum Command {
     Mails {
         #[command(subcommand)]
         command: Option<MailsCommand>,
+    },
+    /// set the model that replies in the chat of tenants, and show its use
+    #[command(visible_alias = "model", args_conflicts_with_subcommands = true)]
+    Models {
+        #[command(subcommand)]
+        command: Option<ModelsCommand>,
     },
     /// send events to an address of yours, and follow the deliveries
     #[command(visible_alias = "webhook", args_conflicts_with_subcommands = true)]

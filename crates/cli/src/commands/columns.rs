@@ -11,6 +11,7 @@ use protocol::executions::{
     Workflow,
 };
 use protocol::mails::WaitingMail;
+use protocol::model::{ModelEndpoint, ModelUsageDay};
 use protocol::packages::{Package, UploadedPackage};
 use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, SessionInfo};
 use protocol::process::Hooks;
@@ -24,8 +25,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    apps, audit, executions, keys, mails, packages, people, rollouts, tenants, triggers, variables,
-    webhooks, whoami,
+    apps, audit, executions, keys, mails, models, packages, people, rollouts, tenants, triggers,
+    variables, webhooks, whoami,
 };
 use crate::output::Shape;
 
@@ -292,6 +293,20 @@ fn trigger() -> Trigger {
     }
 }
 
+fn model() -> ModelEndpoint {
+    ModelEndpoint {
+        base_url: text(),
+        model: text(),
+        has_key: true,
+        system_prompt: Some(text()),
+        max_tokens: Some(1),
+        requests_per_minute: 1,
+        tokens_per_day: 1,
+        updated_by: text(),
+        updated_at: text(),
+    }
+}
+
 /// Each table with a complete sample of what it shows.
 fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
     let created_key = CreatedKey {
@@ -332,6 +347,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         tenant_id: Uuid::nil(),
         status: ExecutionState::Scheduled,
     };
+    let used = ModelUsageDay { day: text(), requests: 1, prompt_tokens: 1, completion_tokens: 1 };
     vec![
         ("APPS", &apps::APPS, json!(app)),
         ("AUDIT", &audit::AUDIT, json!(audit_entry())),
@@ -343,6 +359,8 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("KEYS", &keys::KEYS, json!(key())),
         ("MAILS", &mails::MAILS, json!(mail())),
         ("MEMBERS", &people::MEMBERS, json!(member())),
+        ("MODELS", &models::MODELS, json!(model())),
+        ("MODEL_USAGE", &models::MODEL_USAGE, json!(used)),
         ("NEW_INVITATION", &people::NEW_INVITATION, json!(created_invitation)),
         ("NEW_KEY", &keys::NEW_KEY, json!(created_key)),
         ("NEW_TRIGGER", &triggers::NEW_TRIGGER, json!(trigger())),

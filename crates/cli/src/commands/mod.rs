@@ -15,6 +15,7 @@ mod keys;
 mod login;
 mod mails;
 mod manifest;
+mod models;
 mod packages;
 mod pages;
 mod people;
@@ -52,6 +53,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Members { command } => people::members(command, context),
         Command::Invitations { command } => people::invitations(command, context),
         Command::Mails { command } => mails::run(command, context),
+        Command::Models { command } => models::run(command, context),
         Command::Webhooks { command } => webhooks::run(command, context),
         Command::Audit { list, command } => audit::run(list, command, context),
         Command::Init(args) => manifest::init(&args, context),

@@ -181,7 +181,7 @@ fn set(
 }
 
 /// The text of a file or of standard input, without one line break at its end.
-fn read_value(file: &Path) -> Result<String, CliError> {
+pub(super) fn read_value(file: &Path) -> Result<String, CliError> {
     let (mut text, limit) = (String::new(), MAX_VALUE_BYTES + 2);
     let read = if file == Path::new("-") {
         io::stdin().take(limit).read_to_string(&mut text)

@@ -57,7 +57,7 @@ fn a_name_cannot_lead_elsewhere() {
 }
 
 /// Each command that destroys, its arguments, and the request that it makes.
-const DESTRUCTIVE: [(&str, &[&str], &str); 19] = [
+const DESTRUCTIVE: [(&str, &[&str], &str); 20] = [
     ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
     ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
     ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
@@ -75,6 +75,7 @@ const DESTRUCTIVE: [(&str, &[&str], &str); 19] = [
     ("users delete", &["1"], "DELETE /v1/users/1"),
     ("members remove", &["1"], "DELETE /v1/tenants/acme/members/1"),
     ("invitations revoke", &["1"], "DELETE /v1/tenants/acme/invitations/1"),
+    ("models unset", &[], "DELETE /v1/model"),
     ("webhooks delete", &["1"], "DELETE /v1/webhooks/1"),
     ("webhooks delete", &["../users"], "DELETE /v1/webhooks/..%2Fusers"),
 ];

@@ -9,6 +9,7 @@ mod exec;
 mod executions;
 mod following;
 mod manifest;
+mod models;
 mod opening;
 mod output;
 mod packages;

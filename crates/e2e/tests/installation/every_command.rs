@@ -175,6 +175,7 @@ async fn every_command_works_for_an_owner_who_signed_in_by_a_code() -> Result<()
     checks.require("people", people(&cial, &installation).await)?;
     checks.require("sessions", sessions(&cial, &installation).await)?;
     checks.require("webhooks", webhooks(&cial))?;
+    checks.require("models", models(&cial))?;
     checks.require("apps and packages", apps(&cial))?;
     checks.require("audit", audit(&cial))?;
     checks.require("what needs no tenant", local(&cial))?;
@@ -335,6 +336,18 @@ fn webhooks(cial: &CommandLine) -> Result<()> {
     let left = cial.json(&["webhooks", "list"])?;
     ensure!(!left.to_string().contains(&id), "{left}");
     Ok(())
+}
+
+fn models(cial: &CommandLine) -> Result<()> {
+    // A reserved name (RFC 6761), which no resolver knows.
+    let set = ["models", "set", "--url", "https://model.invalid/v1", "--model", "every-model"];
+    ensure!(cial.json(&set)?["has_key"] == false);
+    let changed = cial.json(&["models", "set", "--tokens-per-day", "1000"])?;
+    ensure!(changed["tokens_per_day"] == 1000, "{changed}");
+    ensure!(cial.json(&["models", "show"])? == changed);
+    ensure!(cial.json(&["models", "usage", SLUG])? == json!([]));
+    cial.ok(&["models", "unset", "--yes"])?;
+    cial.refused(&["models", "show"], "No model is set")
 }
 
 fn apps(cial: &CommandLine) -> Result<()> {

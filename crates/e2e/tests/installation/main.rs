@@ -10,6 +10,7 @@ mod core_site;
 mod database;
 mod every_command;
 mod hooks;
+mod models;
 mod rollouts;
 mod router_upgrade;
 mod smoke_starts;

@@ -44,6 +44,7 @@ fn command(install: &Install) -> (Command, u16) {
         ("CIAL_SOCKETS_DIR", "sockets"),
         ("CIAL_TENANT_SECRETS_DIR", "secrets"),
         ("CIAL_TENANT_DATABASES_DIR", "databases"),
+        ("CIAL_MODELS_DIR", "models"),
     ] {
         let path = install.base.join(directory);
         for_the_service(&path);

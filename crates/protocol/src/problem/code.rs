@@ -245,6 +245,21 @@ codes! {
     MethodRefused = "method_refused" [405] "Method not allowed"
         "`CONNECT` and `TRACE` are not served"
         "use another",
+    ModelBusy = "model_busy" [503] "Busy"
+        "the endpoint of the model takes no more requests at the moment, or as many replies of the model are under way as may be"
+        "send the message again after a while; the operator may need a larger contract, or machine",
+    ModelFailed = "model_failed" [502] "The model did not reply"
+        "the endpoint of the model cannot be reached, refused the request, broke off, or sent what is no reply"
+        "send the message again; the log of app-api has the status of the endpoint's response",
+    ModelQuota = "model_quota" [429] "Quota used up"
+        "the tenant sent as many requests to the model as it may in a minute, or used its tokens of the day"
+        "wait for `Retry-After`, or have the operator raise the quota: `cial models set`",
+    ModelTimedOut = "model_timed_out" [504] "The model did not reply in time"
+        "the endpoint of the model sent nothing for too long, or its reply took too long"
+        "send the message again; look at the load of the endpoint",
+    ModelUnset = "model_unset" [503] "No model"
+        "the app wants the model of the installation to reply, and the operator has set none"
+        "set one: `cial models set`",
     NameTaken = "name_taken" [409] "Name taken"
         "the engine has a thing of that name that is not ours"
         "rename or remove it",

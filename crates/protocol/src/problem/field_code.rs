@@ -43,7 +43,7 @@ field_codes! {
     InvalidRedirect = "invalid_redirect" "the loopback address of a command line's sign-in breaks the rule that the message names",
     InvalidRole = "invalid_role" "the role is none of those that can be given there",
     InvalidText = "invalid_text" "the reason of a declaration breaks the rule that the message names",
-    InvalidUrl = "invalid_url" "a webhook cannot go to this URL, for the reason that the message names",
+    InvalidUrl = "invalid_url" "a webhook or the model cannot have this URL, for the reason that the message names",
     NoRelease = "no_release" "the app has no release yet",
     OutOfBounds = "out_of_bounds" "the number is none, or outside the bounds that the message names",
     OutOfRange = "out_of_range" "the time of a declaration breaks the rule that the message names",

@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 pub use busy::PrivateListeners;
 pub use health::{Readiness, ReadinessReporter};
 pub use settings::{SETTINGS, Settings};
-pub use v1::chat::ChatHandler;
+pub use v1::chat::{ChatHandler, ModelHandler};
 
 use crate::history::History;
 use crate::history::summaries::Summaries;

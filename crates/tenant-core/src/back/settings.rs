@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use protocol::TenantId;
 use protocol::inside::{
     APP_PROCESS, CORE_FRONT_GAUGES_SOCKET, DATA_DIR, DISK_SHARE, EDGE_GAUGES_SOCKET, FILES_DIR,
-    FILES_SOCKET, PLATFORM_BACK, SECRETS_DIR, TENANT_UUID,
+    FILES_SOCKET, MODEL_TOKEN, MODELS_DIR, MODELS_SOCKET, PLATFORM_BACK, SECRETS_DIR, TENANT_UUID,
 };
-use protocol::process::AppProcess;
+use protocol::process::{AppProcess, CHAT_MODEL};
 use service::settings::SettingsErrors;
-use service::{Env, Setting, SettingsReader};
+use service::{Env, Secret, Setting, SettingsReader};
 use tenant_service::TENANT;
 
-use super::v1::chat::ChatHandler;
+use super::v1::chat::{ChatHandler, ModelHandler};
 use crate::token::Verifier;
 
 const UUID: Setting = Setting::optional(
@@ -79,14 +79,29 @@ impl Settings {
 fn read_chat_handler(settings: &mut SettingsReader<'_>) -> Option<Option<ChatHandler>> {
     let Some(json) = settings.optional::<String>(&APP)? else {
         let address = PLATFORM_BACK.parse().ok()?;
-        return Some(Some(ChatHandler { address, path: "/chat".to_owned() }));
+        return Some(Some(ChatHandler::App { address, path: "/chat".to_owned() }));
     };
     match serde_json::from_str::<AppProcess>(&json) {
-        Ok(app) => {
-            let address = (Ipv4Addr::LOCALHOST, app.port).into();
-            Some(app.chat.map(|path| ChatHandler { address, path }))
-        }
+        Ok(app) => match app.chat {
+            None => Some(None),
+            Some(chat) if chat == CHAT_MODEL => read_model_handler(settings).map(Some),
+            Some(path) => {
+                let address = (Ipv4Addr::LOCALHOST, app.port).into();
+                Some(Some(ChatHandler::App { address, path }))
+            }
+        },
         Err(error) => settings.reject(&APP, &error.to_string()),
+    }
+}
+
+fn read_model_handler(settings: &mut SettingsReader<'_>) -> Option<ChatHandler> {
+    let path = Path::new(SECRETS_DIR).join(MODEL_TOKEN);
+    let socket = Path::new(MODELS_DIR).join(MODELS_SOCKET);
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Some(ChatHandler::Model(ModelHandler { socket, token: Secret::new(token) })),
+        Err(error) => {
+            settings.reject_named(SECRETS_DIR, &format!("{MODEL_TOKEN} cannot be read: {error}"))
+        }
     }
 }
 

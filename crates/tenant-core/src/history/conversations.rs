@@ -96,10 +96,9 @@ pub fn messages(
     let Position { created_at, number } = request.before;
     let rows = query.query_map(params![seq, created_at, number, request.row_count()], |row| {
         let position = Position { created_at: row.get(0)?, number: row.get(1)? };
-        let author: String = row.get(2)?;
         let message = Message {
             id: position.number,
-            author: if author == Author::User.as_str() { Author::User } else { Author::App },
+            author: author(&row.get::<_, String>(2)?),
             user_id: row.get(3)?,
             text: row.get(4)?,
             tokens: row.get(5)?,
@@ -109,6 +108,36 @@ pub fn messages(
         Ok((position, message))
     })?;
     Ok(Some(request.page(rows.collect::<Result<_, _>>()?)))
+}
+
+/// A message as the model reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub author: Author,
+    pub text: String,
+}
+
+/// The latest messages of a conversation, the latest first; none of a conversation that does not exist.
+///
+/// # Errors
+/// When the database fails.
+pub fn latest_turns(
+    connection: &Connection,
+    conversation: Uuid,
+    limit: u32,
+) -> rusqlite::Result<Vec<Turn>> {
+    let Some(seq) = number(connection, conversation)? else { return Ok(Vec::new()) };
+    let mut query = connection.prepare(
+        "SELECT author, text FROM messages WHERE conversation = ? ORDER BY created_at DESC, id DESC LIMIT ?",
+    )?;
+    let rows = query.query_map(params![seq, limit], |row| {
+        Ok(Turn { author: author(&row.get::<_, String>(0)?), text: row.get(1)? })
+    })?;
+    rows.collect()
+}
+
+fn author(word: &str) -> Author {
+    if word == Author::User.as_str() { Author::User } else { Author::App }
 }
 
 /// The summaries that changed after `position`, at most `limit`. A person who is no UUID has none: the control plane knows

@@ -18,25 +18,28 @@ use crate::tokens::KEY;
 /// The `sub` of the session.
 const PERSON: &str = "0192f0c1-0000-7abc-8def-0123456789ab";
 
-struct Chat {
-    core: Core,
-    cookie: String,
+pub(crate) struct Chat {
+    pub(crate) core: Core,
+    pub(crate) cookie: String,
 }
 
 impl Chat {
     async fn with(address: SocketAddr) -> Self {
-        let handler = ChatHandler { address, path: "/talk".to_owned() };
+        Self::with_handler(ChatHandler::App { address, path: "/talk".to_owned() }).await
+    }
+
+    pub(crate) async fn with_handler(handler: ChatHandler) -> Self {
         let core = Core::start_with_chat(&[("sso-key", &KEY)], Some(handler));
         let cookie = sign_in(&core, "member").await;
         Self { core, cookie }
     }
 
-    async fn send(&self, body: &Value) -> TestResponse {
+    pub(crate) async fn send(&self, body: &Value) -> TestResponse {
         let headers = [("cookie", self.cookie.as_str()), AT_CORE];
         ask_with(&self.core.socket(), Method::POST, "/chat", &headers, body.to_string()).await
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(crate) async fn get(&self, path: &str) -> Value {
         let headers = [("cookie", self.cookie.as_str()), AT_CORE];
         let response = self.core.ask(Method::GET, path, &headers).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}: {}", response.body());
@@ -44,7 +47,7 @@ impl Chat {
     }
 
     /// The messages of the only conversation, oldest first: author, text, whether it is complete.
-    async fn stored(&self) -> Vec<(String, String, bool)> {
+    pub(crate) async fn stored(&self) -> Vec<(String, String, bool)> {
         let conversations = self.get("/v1/conversations").await;
         let [conversation] = conversations["items"].as_array().unwrap().as_slice() else {
             return Vec::new();
@@ -60,7 +63,7 @@ impl Chat {
     }
 
     /// Sends a message whose reply is to be streamed.
-    async fn stream(&self) -> BufReader<UnixStream> {
+    pub(crate) async fn stream(&self) -> BufReader<UnixStream> {
         let mut events = UnixStream::connect(self.core.socket()).await.unwrap();
         let body = json!({ "message": "Hello" }).to_string();
         let request = format!(
@@ -74,7 +77,7 @@ impl Chat {
     }
 
     /// Why the core keeps the tenant awake.
-    async fn busy(&self) -> Vec<String> {
+    pub(crate) async fn busy(&self) -> Vec<String> {
         let socket = self.core.dir.path().join("ingress-busy.sock");
         let list = ask_with(&socket, Method::GET, "/busy", &[], String::new()).await;
         let list: BusyList = serde_json::from_str(list.body()).unwrap();
@@ -90,7 +93,7 @@ impl Chat {
     }
 }
 
-fn message(author: &str, text: &str, is_complete: bool) -> (String, String, bool) {
+pub(crate) fn message(author: &str, text: &str, is_complete: bool) -> (String, String, bool) {
     (author.to_owned(), text.to_owned(), is_complete)
 }
 
@@ -236,7 +239,7 @@ impl Live {
 }
 
 /// Reads until a line begins like this.
-async fn next_line(events: &mut BufReader<UnixStream>, begin: &str) -> String {
+pub(crate) async fn next_line(events: &mut BufReader<UnixStream>, begin: &str) -> String {
     loop {
         let mut line = String::new();
         assert_ne!(events.read_line(&mut line).await.unwrap(), 0, "no {begin}");

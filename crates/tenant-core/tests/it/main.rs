@@ -4,6 +4,7 @@
 mod api;
 mod busy;
 mod chat;
+mod chat_model;
 mod drain;
 mod files;
 mod front;

@@ -63,6 +63,7 @@ pub(crate) struct Setup {
     pub(crate) master: &'static str,
     pub(crate) database_limits: Limits,
     pub(crate) webhook_timeout: Duration,
+    pub(crate) model_timeout: Duration,
     pub(crate) max_changes: u32,
     pub(crate) password_cost: Params,
 }
@@ -82,6 +83,7 @@ impl Setup {
             master: MASTER,
             database_limits: Limits::default(),
             webhook_timeout: Duration::from_secs(10),
+            model_timeout: Duration::from_secs(80),
             max_changes: 3_000,
             password_cost: Params::new(8, 1, 1, None).unwrap(),
         }
@@ -140,8 +142,9 @@ impl Setup {
             }),
             password_cost: self.password_cost,
             database_limits: self.database_limits,
-            connections: ConnectionLimits { public: 1_000, internal: 64 },
+            connections: ConnectionLimits { public: 1_000, internal: 64, model: 200 },
             webhook_timeout: self.webhook_timeout,
+            model_timeout: self.model_timeout,
             max_changes: self.max_changes,
             summary_interval: Duration::from_millis(100),
         };

@@ -136,12 +136,13 @@ impl DockerDriver {
             EngineDirs::Host(roots) => Ok(roots.clone()),
             EngineDirs::Volumes => {
                 let install = &self.template.install;
-                let (sockets, secrets, databases) = tokio::try_join!(
+                let (sockets, secrets, databases, models) = tokio::try_join!(
                     self.mountpoint(install.sockets_volume()),
                     self.mountpoint(install.tenant_secrets_volume()),
                     self.mountpoint(install.tenant_databases_volume()),
+                    self.mountpoint(install.models_volume()),
                 )?;
-                Ok(DirRoots { sockets, secrets, databases })
+                Ok(DirRoots { sockets, secrets, databases, models })
             }
         };
         self.engine_side_dirs.get_or_try_init(read).await

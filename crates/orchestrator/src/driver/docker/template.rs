@@ -127,6 +127,7 @@ impl ContainerTemplate {
             ingress: "ingress".into(),
             secrets: "secrets".into(),
             database: "database".into(),
+            models: "models".into(),
         };
         let host = HostConfig {
             // The spec sets the limits, and the engine applies them in place.
@@ -134,7 +135,7 @@ impl ContainerTemplate {
             memory: None,
             memory_swap: None,
             pids_limit: None,
-            ..self.host(nobody, &placeholder, false)
+            ..self.host(mounts(nobody, &placeholder), nobody)
         };
         let mut all = serde_json::json!({ "host": host, "egress": self.egress });
         // The engine's types hold maps without a fixed order.
@@ -155,12 +156,15 @@ impl ContainerTemplate {
         labels.insert(labels::GENERATION.to_owned(), spec.generation.to_string());
         labels.insert(IMAGE_LABEL.to_owned(), image.tag.clone());
         let limits = limits(spec.limits);
+        let mut mounts = mounts(spec.id, paths);
+        mounts.extend(spec.database_user.is_some().then(|| database_mount(paths)));
+        mounts.extend(spec.uses_model().then(|| models_mount(paths)));
         let mut host = HostConfig {
             nano_cpus: limits.nano_cpus,
             memory: limits.memory,
             memory_swap: limits.memory_swap,
             pids_limit: limits.pids_limit,
-            ..self.host(spec.id, paths, spec.database_user.is_some())
+            ..self.host(mounts, spec.id)
         };
         for volume in image.app.iter().flat_map(|app| &app.volumes) {
             host.tmpfs.get_or_insert_default().insert(volume.clone(), VOLUME_TMPFS.to_owned());
@@ -181,11 +185,9 @@ impl ContainerTemplate {
     }
 
     /// Builds the host configuration without the limits of a spec.
-    fn host(&self, id: TenantId, paths: &TenantPaths, has_database: bool) -> HostConfig {
+    fn host(&self, mounts: Vec<Mount>, id: TenantId) -> HostConfig {
         let mut host = base();
         host.network_mode = Some(id.network());
-        let mut mounts = mounts(id, paths);
-        mounts.extend(has_database.then(|| database_mount(paths)));
         host.mounts = Some(mounts);
         host.port_bindings = self.publish.then(|| {
             let any_free = PortBinding {
@@ -251,13 +253,20 @@ fn database_mount(paths: &TenantPaths) -> Mount {
     bind(&paths.database, inside::DATABASE_DIR, true)
 }
 
+/// Builds the mount of a tenant in whose chat the model of the installation replies. Read-only: all
+/// tenants share it, and none puts anything into it.
+fn models_mount(paths: &TenantPaths) -> Mount {
+    bind(&paths.models, inside::MODELS_DIR, true)
+}
+
 /// Whether a container has exactly the mounts that [`ContainerTemplate::container`] gives it.
-/// Mounts of the engine's own (tmpfs) do not count. The mount of the database may be there or not:
-/// another release, and with it another generation, decides about it.
+/// Mounts of the engine's own (tmpfs) do not count. The mounts of the database and of the model may
+/// be there or not: another release, and with it another generation, decides about them.
 pub(super) fn mounts_match(id: TenantId, paths: &TenantPaths, found: &[MountPoint]) -> bool {
-    let (wanted, database) = (mounts(id, paths), database_mount(paths));
+    let (wanted, optional) = (mounts(id, paths), [database_mount(paths), models_mount(paths)]);
     let is_shared = |point: &&MountPoint| matches!(point.typ.as_deref(), Some("bind" | "volume"));
-    let shared = found.iter().filter(is_shared).filter(|point| !is_mount(&database, point));
+    let is_required = |point: &&MountPoint| !optional.iter().any(|mount| is_mount(mount, point));
+    let shared = found.iter().filter(is_shared).filter(is_required);
     shared.count() == wanted.len()
         && wanted.iter().all(|mount| found.iter().any(|point| is_mount(mount, point)))
 }
@@ -360,6 +369,7 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use protocol::process::AppSpec;
 
     fn template() -> ContainerTemplate {
         ContainerTemplate {
@@ -383,6 +393,7 @@ mod tests {
             ingress: "/e/sockets/x".into(),
             secrets: "/e/secrets/x".into(),
             database: "/e/databases/x".into(),
+            models: "/e/models".into(),
         }
     }
 
@@ -507,6 +518,21 @@ mod tests {
     }
 
     #[test]
+    fn only_a_tenant_whose_chat_is_the_models_reaches_its_socket_and_cannot_write_there() {
+        let mount = |chat: &str| {
+            let app = AppSpec { chat: Some(chat.to_owned()), ..AppSpec::default() };
+            let image = TenantImage::own("cial-tenant:dev");
+            let spec = Spec { app: Some(app), ..spec() };
+            let made = template().container(&spec, &paths(), &image);
+            let mounts = made.host_config.and_then(|host| host.mounts).unwrap();
+            let models = mounts.iter().find(|m| m.target.as_deref() == Some(inside::MODELS_DIR));
+            models.map(|mount| (mount.source.clone().unwrap(), mount.read_only))
+        };
+        assert_eq!(mount("/chat"), None);
+        assert_eq!(mount("model"), Some(("/e/models".to_owned(), Some(true))));
+    }
+
+    #[test]
     fn nothing_is_published_unless_asked_for() {
         let made = container(&ContainerTemplate { publish: false, ..template() });
         assert!(made["HostConfig"]["PortBindings"].is_null());
@@ -610,7 +636,18 @@ mod tests {
             }))
             .unwrap()
         };
-        for (point, fits) in [(database(false), true), (database(true), false)] {
+        let models = |source: &str| -> MountPoint {
+            serde_json::from_value(serde_json::json!({
+                "Type": "bind", "Source": source, "Destination": inside::MODELS_DIR, "RW": false,
+            }))
+            .unwrap()
+        };
+        for (point, fits) in [
+            (database(false), true),
+            (database(true), false),
+            (models("/e/models"), true),
+            (models("/e"), false),
+        ] {
             let points: Vec<_> = fitting.iter().cloned().chain([point]).collect();
             assert_eq!(mounts_match(id, &paths, &points), fits, "{points:?}");
         }

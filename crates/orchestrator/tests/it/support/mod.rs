@@ -107,7 +107,7 @@ impl Install {
         base: PathBuf,
         pool: String,
     ) -> Self {
-        for directory in ["sockets", "secrets", "databases", "state"] {
+        for directory in ["sockets", "secrets", "databases", "models", "state"] {
             fs::create_dir_all(base.join(directory)).unwrap();
         }
         Self {
@@ -141,6 +141,7 @@ impl Install {
             sockets: self.base.join("sockets"),
             secrets: self.base.join("secrets"),
             databases: self.base.join("databases"),
+            models: self.base.join("models"),
         }
     }
 

@@ -1,7 +1,10 @@
-//! Chat: a message is stored, handed to the app's program, and its reply is passed on as it arrives and stored at its end.
-//! A reply goes on when its reader leaves.
+//! Chat: a message is stored, handed to the app's program or to the model of the installation, and the reply is passed on as it
+//! arrives and stored at its end. A reply goes on when its reader leaves.
 
-use std::net::SocketAddr;
+mod handler;
+mod model;
+mod text;
+
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -13,20 +16,24 @@ use protocol::history::{Author, ChatReply, SendMessage};
 use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use tenant_service::body::read_json;
-use tenant_service::fetch::{self, FetchError};
+use tenant_service::fetch::FetchError;
 use tenant_service::{RequestBody, RequestContext, Response, response};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use self::handler::Question;
+use self::model::MAX_CONTEXT_MESSAGES;
+use self::text::Utf8Text;
 use super::query::Query;
 use super::{Back, CallError, history_problem, invalid_field, now, respond};
 use crate::back::busy::BusyGuard;
 use crate::history::HistoryError;
-use crate::history::conversations::{self, NewMessage};
+use crate::history::conversations::{self, NewMessage, Turn};
 use crate::history::summaries::Summaries;
 use crate::session_table::Session;
+
+pub use self::handler::{ChatHandler, ModelHandler};
 
 /// Replies at once. Each holds a connection to the program and its text so far.
 pub(in crate::back) const MAX_REPLIES: usize = 16;
@@ -46,25 +53,10 @@ const MAX_TOKENS: u32 = 100_000_000;
 const STORE_ATTEMPTS: u32 = 50;
 const STORE_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Where the app's program takes messages.
-#[derive(Clone, Debug)]
-pub struct ChatHandler {
-    pub address: SocketAddr,
-    pub path: String,
-}
-
 /// How a reply ended.
 type Ending = Result<ChatReply, Box<Problem>>;
 
-/// A message on its way to the program.
-struct Question {
-    conversation: Uuid,
-    text: String,
-    /// The person, as the edge names people to the app.
-    headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// What the program sent so far.
+/// What arrived so far.
 #[derive(Default)]
 struct ReceivedReply {
     text: Utf8Text,
@@ -95,16 +87,19 @@ impl Back {
         let SendMessage { message, conversation } = read_json(body, MAX_BODY_BYTES).await?;
         check(&message)?;
         let handler = self.chat.clone().ok_or_else(no_handler)?;
+        let keeps_context = matches!(handler, ChatHandler::Model(_));
         let slot = self.replies.clone().try_acquire_owned().map_err(|_| {
             let detail = format!("503: the app writes {MAX_REPLIES} replies, which is the limit.");
             Box::new(Problem::new(Code::ChatBusy, detail))
         })?;
         let about_person = self.name_person(context, session)?;
-        let conversation = self.store_question(session, conversation, message.clone()).await?;
-        let question = Question { conversation, text: message, headers: about_person };
+        let stored = self.store_question(session, conversation, message.clone(), keeps_context);
+        let (conversation, earlier) = stored.await?;
+        let question = Question { conversation, text: message, earlier, headers: about_person };
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         let (ended, ending) = oneshot::channel();
         let is_streamed = wants_events(headers);
+        let busy = self.busy.declare(handler.busy_reason());
         let reply = Reply {
             summaries: self.summaries.clone(),
             handler,
@@ -112,7 +107,7 @@ impl Back {
             user_id: session.sub.clone(),
             request_id: context.request_id.clone(),
             events: is_streamed.then_some(events),
-            busy: self.busy.declare("the app replies to a message of the chat"),
+            busy,
             _slot: slot,
         };
         let drain = self.drain.clone();
@@ -154,12 +149,14 @@ impl Back {
         Ok(named.collect())
     }
 
+    /// Stores the message; returns its conversation, with the messages before it where `keeps_context`.
     async fn store_question(
         &self,
         session: &Session,
         conversation: Option<Uuid>,
         text: String,
-    ) -> Result<Uuid, CallError> {
+        keeps_context: bool,
+    ) -> Result<(Uuid, Vec<Turn>), CallError> {
         let user_id = session.sub.clone();
         let question =
             NewMessage { author: Author::User, user_id, text, tokens: 0, is_complete: true };
@@ -168,8 +165,14 @@ impl Back {
                 Some(conversation) => conversation,
                 None => conversations::begin(connection, &question.user_id, now())?,
             };
+            let earlier = match keeps_context {
+                true => {
+                    conversations::latest_turns(connection, conversation, MAX_CONTEXT_MESSAGES)?
+                }
+                false => Vec::new(),
+            };
             let stored = conversations::append(connection, conversation, &question, now())?;
-            Ok(stored.map(|_| conversation))
+            Ok(stored.map(|_| (conversation, earlier)))
         };
         let unknown = || {
             invalid_field("conversation", FieldCode::Invalid, "must be the id of a conversation")
@@ -207,6 +210,7 @@ impl Reply {
     /// `stop` resolves when the service must end.
     async fn run(mut self, question: Question, stop: impl Future<Output = ()>) -> Ending {
         let mut received = ReceivedReply::default();
+        let handler = self.handler.clone();
         let receive = async {
             self.emit("conversation", &json!({ "conversation": self.conversation })).await;
             self.receive(question, &mut received).await
@@ -214,9 +218,9 @@ impl Reply {
         let failure = tokio::select! {
             ended = timeout(MAX_REPLY_TIME, receive) => match ended {
                 Ok(ended) => ended.err(),
-                Err(_) => Some(failed("its reply takes too long")),
+                Err(_) => Some(handler.failed("its reply takes too long")),
             },
-            () = stop => Some(failed("the tenant stops")),
+            () = stop => Some(handler.failed("the tenant stops")),
         };
         let ReceivedReply { text, tokens } = received;
         let reply = text.into_string();
@@ -244,29 +248,29 @@ impl Reply {
         ending
     }
 
-    /// Receives the reply of the program, part by part.
+    /// Receives the reply, part by part.
     async fn receive(
         &mut self,
         question: Question,
         received: &mut ReceivedReply,
     ) -> Result<(), Box<Problem>> {
-        let ChatHandler { address, path } = self.handler.clone();
-        let Question { conversation, text, headers } = question;
-        let body = json!({ "conversation": conversation, "message": text }).to_string();
-        let opened = fetch::post(TcpStream::connect(address), &path, headers, body);
-        let opened = timeout(SILENCE_TIMEOUT, opened).await.unwrap_or(Err(FetchError::TimedOut));
-        let (head, mut parts) = opened.map_err(|error| failed(&error.to_string()))?.into_parts();
+        let handler = self.handler.clone();
+        let opened = timeout(SILENCE_TIMEOUT, handler.open(question, &self.request_id)).await;
+        let opened = opened.unwrap_or(Err(FetchError::TimedOut));
+        let (head, mut parts) =
+            opened.map_err(|error| handler.failed(&error.to_string()))?.into_parts();
         if !head.status.is_success() {
-            return Err(failed(&format!("it answered {}", head.status.as_u16())));
+            return Err(handler.refusal(head.status, parts).await);
         }
         received.tokens = tokens(&head.headers).unwrap_or_default();
         loop {
             let part = timeout(SILENCE_TIMEOUT, parts.next()).await;
-            let Some(part) = part.map_err(|_| failed("it fell silent"))? else { break };
-            let part = part.map_err(|error| failed(&error.to_string()))?;
+            let Some(part) = part.map_err(|_| handler.failed("it fell silent"))? else { break };
+            let part = part.map_err(|error| handler.failed(&error.to_string()))?;
             self.busy.renew();
             if received.text.len() + part.len() > MAX_REPLY_BYTES {
-                return Err(failed(&format!("its reply is over {MAX_REPLY_BYTES} bytes")));
+                let why = format!("its reply is over {MAX_REPLY_BYTES} bytes");
+                return Err(handler.failed(&why));
             }
             let new = received.text.push(&part);
             if !new.is_empty() {
@@ -274,7 +278,7 @@ impl Reply {
             }
         }
         received.tokens = parts.trailers().and_then(tokens).unwrap_or(received.tokens);
-        Ok(())
+        handler.check_end(parts.trailers())
     }
 
     async fn store(&self, message: NewMessage) -> Result<i64, HistoryError> {
@@ -310,10 +314,6 @@ fn no_handler() -> Box<Problem> {
     Box::new(Problem::new(Code::NotImplemented, detail))
 }
 
-fn failed(why: &str) -> Box<Problem> {
-    Box::new(Problem::new(Code::ChatFailed, format!("502: the app did not reply: {why}.")))
-}
-
 fn check(message: &str) -> Result<(), Box<Problem>> {
     if message.trim().is_empty() {
         return Err(invalid_field("message", FieldCode::Required, "must not be empty"));
@@ -337,51 +337,8 @@ fn wants_events(headers: &HeaderMap) -> bool {
     accepted.split(',').any(|range| kind(range).as_deref() == Some("text/event-stream"))
 }
 
-/// Text that arrives in pieces, whose ends may split a character.
-#[derive(Debug, Default)]
-struct Utf8Text {
-    text: String,
-    /// The beginning of a character.
-    begun: Vec<u8>,
-}
-
-impl Utf8Text {
-    /// Adds bytes and returns what they complete. Bytes that are no UTF-8 become U+FFFD.
-    fn push(&mut self, bytes: &[u8]) -> String {
-        let bytes = [std::mem::take(&mut self.begun).as_slice(), bytes].concat();
-        let mut new = String::new();
-        let mut chunks = bytes.utf8_chunks().peekable();
-        while let Some(chunk) = chunks.next() {
-            new.push_str(chunk.valid());
-            let invalid = chunk.invalid();
-            let is_begun = chunks.peek().is_none()
-                && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
-            if is_begun {
-                self.begun = invalid.to_vec();
-            } else if !invalid.is_empty() {
-                new.push(char::REPLACEMENT_CHARACTER);
-            }
-        }
-        self.text.push_str(&new);
-        new
-    }
-
-    fn len(&self) -> usize {
-        self.text.len()
-    }
-
-    fn into_string(mut self) -> String {
-        if !self.begun.is_empty() {
-            self.text.push(char::REPLACEMENT_CHARACTER);
-        }
-        self.text
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -405,23 +362,6 @@ mod tests {
         assert_eq!(read("99999999999"), Some(MAX_TOKENS));
         for value in ["", "-1", "many", "1.5", "99999999999999999999999"] {
             assert_eq!(read(value), None, "{value}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_in_any_pieces_become_the_text_that_they_are(
-            bytes in prop::collection::vec(
-                prop_oneof![Just(0xc3_u8), Just(0xbc), Just(0xf0), Just(0x9f), Just(0xff), any::<u8>()],
-                0..40,
-            ),
-            cut in 1..5_usize,
-        ) {
-            let mut text = Utf8Text::default();
-            let parts: String = bytes.chunks(cut).map(|piece| text.push(piece)).collect();
-            let whole = text.into_string();
-            prop_assert!(whole.starts_with(&parts));
-            prop_assert_eq!(whole, String::from_utf8_lossy(&bytes));
         }
     }
 }

@@ -1,0 +1,2 @@
+DROP TABLE model_usage;
+DROP TABLE model_endpoint;

@@ -1,0 +1,214 @@
+//! The client of the model's endpoint. The operator chose the address, so that it may be a private one; redirects are not followed,
+//! because they could lead elsewhere with the key.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Frame, Incoming};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use protocol::model::ModelMessage;
+use protocol::problem::Code;
+use serde_json::{Value, json};
+use service::Secret;
+use tokio::time::timeout;
+
+use super::completion::StreamError;
+use super::endpoint::completions_url;
+use crate::db::model::Endpoint;
+
+/// The time until the endpoint sends something, from the request on and again from each part on. Shorter than a tenant's core waits.
+pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(80);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_IDLE_CONNECTIONS: usize = 8;
+/// The longest wait that is passed on from the endpoint.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// Why the model did not reply. Nothing that the endpoint wrote is part of it: an error text can hold the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    #[error("the endpoint cannot be reached")]
+    Unreachable,
+    #[error("the endpoint answered {0}")]
+    Status(StatusCode),
+    #[error("the endpoint takes no more requests at the moment")]
+    Overloaded(Option<Duration>),
+    #[error("the endpoint sent nothing for too long, or its reply took too long")]
+    TimedOut,
+    #[error("the reply broke off")]
+    BrokeOff,
+    #[error("the endpoint sent what is no reply")]
+    Malformed,
+    #[error("the endpoint reported an error")]
+    Reported,
+    #[error("the reply is too long")]
+    TooLong,
+    #[error("the control plane restarts")]
+    Stopping,
+    #[error("the tenant reads no more")]
+    Abandoned,
+}
+
+impl From<StreamError> for ModelError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Malformed => Self::Malformed,
+            StreamError::Reported => Self::Reported,
+            StreamError::TooLong => Self::TooLong,
+        }
+    }
+}
+
+impl ModelError {
+    pub const fn code(self) -> Code {
+        match self {
+            Self::Overloaded(_) => Code::ModelBusy,
+            Self::TimedOut => Code::ModelTimedOut,
+            Self::Unreachable
+            | Self::Status(_)
+            | Self::BrokeOff
+            | Self::Malformed
+            | Self::Reported
+            | Self::TooLong
+            | Self::Stopping
+            | Self::Abandoned => Code::ModelFailed,
+        }
+    }
+}
+
+/// Clones share their connections.
+#[derive(Clone)]
+pub struct ModelClient {
+    silence: Duration,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// A reply that is under way, as the endpoint streams it.
+pub struct ReplyStream {
+    body: Incoming,
+    silence: Duration,
+}
+
+impl ModelClient {
+    /// `silence` bounds the wait for each part.
+    ///
+    /// # Errors
+    /// When the provider of TLS does not support the protocol versions.
+    pub fn new(silence: Duration) -> anyhow::Result<Self> {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_webpki_roots(provider)?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
+            .build(connector);
+        Ok(Self { silence, client })
+    }
+
+    /// Requests a reply. Returns once the endpoint has accepted the request.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub async fn open(
+        &self,
+        endpoint: &Endpoint,
+        key: Option<&Secret>,
+        messages: &[ModelMessage],
+    ) -> Result<ReplyStream, ModelError> {
+        let request = request(endpoint, key, messages).ok_or(ModelError::Unreachable)?;
+        let sent = timeout(self.silence, self.client.request(request)).await;
+        let response = sent.map_err(|_| ModelError::TimedOut)?.map_err(|error| {
+            tracing::warn!(error = ?anyhow::Error::from(error), "model endpoint unreachable");
+            ModelError::Unreachable
+        })?;
+        check_head(&response)?;
+        Ok(ReplyStream { body: response.into_body(), silence: self.silence })
+    }
+}
+
+impl ReplyStream {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ModelError> {
+        loop {
+            let frame = timeout(self.silence, self.body.frame()).await;
+            match frame.map_err(|_| ModelError::TimedOut)? {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(ModelError::BrokeOff),
+                Some(Ok(frame)) => {
+                    // Trailers mean nothing here.
+                    if let Ok(bytes) = Frame::into_data(frame) {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn request(
+    endpoint: &Endpoint,
+    key: Option<&Secret>,
+    messages: &[ModelMessage],
+) -> Option<Request<Full<Bytes>>> {
+    let mut request = Request::post(completions_url(&endpoint.base_url))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::ACCEPT, "text/event-stream")
+        .header(header::USER_AGENT, concat!("cial/", env!("CARGO_PKG_VERSION")));
+    if let Some(key) = key {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal())).ok()?;
+        value.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, value);
+    }
+    request.body(Full::new(body(endpoint, messages).to_string().into())).ok()
+}
+
+/// The system prompt and the conversation. Neither people nor the tenant are named.
+fn body(endpoint: &Endpoint, messages: &[ModelMessage]) -> Value {
+    let system = endpoint.system_prompt.as_deref();
+    let system = system.map(|prompt| json!({ "role": "system", "content": prompt }));
+    let all: Vec<_> = system.into_iter().chain(messages.iter().map(|m| json!(m))).collect();
+    let mut body = json!({
+        "model": endpoint.model,
+        "messages": all,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    });
+    if let Some(max_tokens) = endpoint.max_tokens {
+        body["max_tokens"] = max_tokens.into();
+    }
+    body
+}
+
+fn check_head(response: &Response<Incoming>) -> Result<(), ModelError> {
+    let (status, headers) = (response.status(), response.headers());
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(ModelError::Overloaded(retry_after(headers)));
+    }
+    if !status.is_success() {
+        return Err(ModelError::Status(status));
+    }
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_stream =
+        kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/event-stream"));
+    if is_stream { Ok(()) } else { Err(ModelError::Malformed) }
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
