@@ -78,7 +78,7 @@ const TENANT_DATABASES_DIR: Setting = Setting::with_default(
 const MODELS_DIR: Setting = Setting::with_default(
     "CIAL_MODELS_DIR",
     inside::MODELS_DIR,
-    "where app-api takes calls of the model; with `CIAL_ENGINE_PATHS=volumes`, the engine says where that is",
+    "where app-api takes calls of the model; with `CIAL_ENGINE_PATHS=volumes`, the engine says where that is. compose.yml leaves it out",
 );
 const ENGINE_PATHS: Setting = Setting::with_default(
     "CIAL_ENGINE_PATHS",
