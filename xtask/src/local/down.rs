@@ -55,9 +55,7 @@ fn confirm_purge(installation: &Installation) -> Result<()> {
     let is_asked = std::io::stdin().is_terminal();
     ensure!(is_asked, "--purge asks first, and nobody is here to answer: add --yes");
     let volumes = installation.objects().volumes()?;
-    for volume in &volumes {
-        eprintln!("{volume}");
-    }
+    volumes.iter().for_each(|volume| eprintln!("{volume}"));
     eprint!("Type {:?} to remove these {} volumes for good: ", installation.name, volumes.len());
     std::io::stderr().flush()?;
     let mut typed = String::new();

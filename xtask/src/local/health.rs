@@ -25,6 +25,8 @@ pub(super) enum ServiceHealth {
     Broken(String),
 }
 
+type Services = BTreeMap<&'static str, ServiceHealth>;
+
 /// Waits until every service is healthy. A broken service ends the wait with the end of its log.
 pub(super) fn wait(installation: &Installation) -> Result<()> {
     let deadline = now() + TIMEOUT;
@@ -64,9 +66,7 @@ impl ServiceHealth {
 }
 
 /// Returns the health of each service that must run.
-pub(super) fn services(
-    installation: &Installation,
-) -> Result<BTreeMap<&'static str, ServiceHealth>> {
+pub(super) fn services(installation: &Installation) -> Result<Services> {
     let found = installation.objects().services()?;
     let health = |service| {
         let container = found.iter().find(|container| container.service() == service);

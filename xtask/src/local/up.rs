@@ -42,8 +42,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// Brings the installation up; afterwards every service is healthy.
 pub(crate) fn up(installation: &mut Installation) -> Result<()> {
     let mut steps = Steps::begin(installation, "local-up", 7)?;
-    let (docker, compose) =
-        steps.step("Checking this machine", || preflight::check(installation))?;
+    let check = || preflight::check(installation);
+    let (docker, compose) = steps.step("Checking this machine", check)?;
     steps.step("Images", || images::provide(&docker, installation))?;
     steps.step("Command line", || command_line::compile(installation))?;
     steps.step("Settings", || write_settings(installation))?;
