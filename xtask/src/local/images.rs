@@ -9,7 +9,8 @@ use crate::images::binaries::{self, BinarySource, CONTROL_SET};
 use crate::images::build::{self, ImageSpec};
 use crate::images::{self, base};
 
-const SERVICES: [&str; 3] = ["app-api", "orchestrator", "router"];
+const APP_API: &str = "app-api";
+const SERVICES: [&str; 3] = [APP_API, "orchestrator", "router"];
 const QUOTA_BASE: &str = "cial-quota-base:bookworm";
 const BTRFS_PROGRAMS: &str = "btrfs-progs";
 const POSTGRES: &str = "postgres:16";
@@ -18,13 +19,14 @@ const POSTGRES_BASE: &str = "cial-postgres-base:17";
 
 /// Provides every image that compose.yml names and stores the choices in `installation`.
 pub(super) fn provide(docker: &Docker, installation: &mut Installation) -> Result<()> {
-    let (base, binaries) = provide_inputs(docker, installation)?;
+    let Inputs { base, postgres, binaries } = provide_inputs(docker, installation)?;
     let control = |name: &str, service: &str, base: &str| {
         let tag = format!("cial-{name}:{}", installation.tag);
         ImageSpec::new(&tag, "docker/service.Dockerfile", base)
             .binaries(binaries, CONTROL_SET)
             .compiler(installation.images.compiler.as_deref())
             .argument("SERVICE", service)
+            .argument("POSTGRES", if service == APP_API { &postgres } else { base })
     };
     let mut specs = SERVICES.map(|service| control(service, service, &base)).to_vec();
     if installation.has_quota() {
@@ -66,11 +68,15 @@ fn quota_base<'a>(docker: &Docker, base: &'a str) -> Result<&'a str> {
     Ok(QUOTA_BASE)
 }
 
-/// Provides the inputs of all builds that compose cannot make: bases and binaries, all side by side.
-pub(super) fn provide_inputs(
-    docker: &Docker,
-    installation: &mut Installation,
-) -> Result<(String, BinarySource)> {
+/// The inputs of all builds that compose cannot make.
+pub(super) struct Inputs {
+    base: String,
+    postgres: String,
+    binaries: BinarySource,
+}
+
+/// Provides the inputs: bases and binaries, all side by side.
+pub(super) fn provide_inputs(docker: &Docker, installation: &mut Installation) -> Result<Inputs> {
     let before = &*installation;
     let (bases, binaries) = std::thread::scope(|scope| {
         let bases = scope.spawn(|| provide_bases(docker, before));
@@ -80,10 +86,10 @@ pub(super) fn provide_inputs(
     let binaries = binaries?;
     let [base, postgres] = bases.ok().context("making the bases panicked")??;
     let images = &mut installation.images;
-    images.postgres = Some(postgres);
+    images.postgres = Some(postgres.clone());
     images.base = Some(base.clone());
     images.binaries = Some(binaries);
-    Ok((base, binaries))
+    Ok(Inputs { base, postgres, binaries })
 }
 
 /// Removes images under the tags of an ephemeral installation; images under other tags stay.
