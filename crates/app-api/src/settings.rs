@@ -19,6 +19,7 @@ use crate::auth::sso::Signer;
 use crate::bootstrap_key;
 use crate::mail::settings::{self as mail, MailSettings};
 use crate::tenant::database::RolePrefix;
+use crate::transfer::DumpSettings;
 use crate::webhooks::target::Targets;
 
 pub(crate) const LISTEN: Setting =
@@ -46,7 +47,14 @@ const SSO_PRIVATE_KEY: Setting = Setting::optional(
 .for_operators();
 const STATE_DIR: Setting = Setting::optional(
     "CIAL_STATE_DIR",
-    "the directory in which app-api leaves `bootstrap-key`; without it no key is made",
+    "the directory in which app-api leaves `bootstrap-key`, and keeps the schema of a tenant while it is exported, at most 4 GiB \
+     before compression; without it no key is made, and the schema lies in `/tmp`",
+);
+const PG_DUMP: Setting = Setting::with_default(
+    "CIAL_PG_DUMP",
+    "pg_dump",
+    "the program that reads the schema of a tenant that is exported; not older than the database server. \
+     compose.yml leaves it out: the image has the program of the server's image",
 );
 const BOOTSTRAP_KEY: Setting = Setting::optional(
     "CIAL_BOOTSTRAP_KEY",
@@ -103,6 +111,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::ROUTES_TOKEN,
     shared::INSTALL,
     STATE_DIR,
+    PG_DUMP,
     BOOTSTRAP_KEY,
     BOOTSTRAP_KEY_FILE,
     ADMIN_URL,
@@ -140,6 +149,7 @@ pub struct Settings {
     pub install: InstallName,
     /// Where the first key with `is_admin` comes from; `None`: nowhere.
     pub bootstrap_key: Option<bootstrap_key::Source>,
+    pub dumps: DumpSettings,
     pub addresses: Addresses,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted: TrustedProxies,
@@ -244,7 +254,9 @@ impl Settings {
         let orchestrator_token = vars.secret(&shared::ORCHESTRATOR_TOKEN);
         let routes_token = vars.secret(&shared::ROUTES_TOKEN);
         let install = vars.value(&shared::INSTALL);
-        let bootstrap_key = read_bootstrap_key(&mut vars);
+        let state_directory = vars.optional::<PathBuf>(&STATE_DIR);
+        let bootstrap_key = read_bootstrap_key(&mut vars, state_directory.clone());
+        let pg_dump = vars.value(&PG_DUMP);
         let addresses = read_addresses(&mut vars);
         let trusted = read_trusted(&mut vars, addresses.as_ref());
         let freeze_after = vars.value(&shared::FREEZE_AFTER);
@@ -269,6 +281,10 @@ impl Settings {
                 routes_token: routes_token?,
                 install: install?,
                 bootstrap_key: bootstrap_key?,
+                dumps: DumpSettings {
+                    program: pg_dump?,
+                    directory: state_directory?.unwrap_or_else(|| PathBuf::from("/tmp")),
+                },
                 addresses: addresses?,
                 trusted: trusted?,
                 policy: EffectivePolicy {
@@ -359,8 +375,10 @@ fn read_signer(vars: &mut SettingsReader<'_>, secret: Option<&Secret>) -> Option
 }
 
 /// A key that is supplied goes before one that would be made. No error shows the key.
-fn read_bootstrap_key(vars: &mut SettingsReader<'_>) -> Option<Option<bootstrap_key::Source>> {
-    let directory = vars.optional::<PathBuf>(&STATE_DIR);
+fn read_bootstrap_key(
+    vars: &mut SettingsReader<'_>,
+    directory: Option<Option<PathBuf>>,
+) -> Option<Option<bootstrap_key::Source>> {
     let supplied: Option<String> = vars.optional(&BOOTSTRAP_KEY)?;
     let supplied = match supplied.map(|text| text.parse::<KeyText>()).transpose() {
         Ok(key) => key,

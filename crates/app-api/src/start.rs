@@ -150,6 +150,7 @@ pub async fn run(
         audit_check: Semaphore::new(1),
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
+        dumps: settings.dumps,
         work: Notify::new(),
         task_starts: Arc::new(Semaphore::new(MAX_TASK_STARTS)),
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),

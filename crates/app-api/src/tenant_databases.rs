@@ -13,6 +13,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use crate::audit::{Action, Actor, Entry, Resource};
+use crate::db::tenant_restore::{RestoreError, SchemaWriter};
 use crate::db::tenant_sessions::{EndedSession, SessionBounds};
 use crate::db::{Conn, Database, tenant, tenant_database, tenant_sessions};
 use crate::tenant::Tenant;
@@ -67,6 +68,24 @@ impl DerefMut for WorkConnection {
     fn deref_mut(&mut self) -> &mut Conn {
         &mut self.conn
     }
+}
+
+/// The tables, views and sequences of a schema that a dump reads. It locks each of them in one transaction, and
+/// [`SessionBounds`] ends sessions of a role with more than 1,000 locks.
+const MAX_DUMPED_RELATIONS: i64 = 900;
+
+/// How a program connects as the role of a tenant.
+pub struct DumpSource {
+    pub arguments: Vec<String>,
+    pub schema: String,
+    pub password: Secret,
+}
+
+/// Why there is no dump of a tenant's schema.
+#[derive(Debug)]
+pub enum DumpRefused {
+    Unreachable(anyhow::Error),
+    TooManyRelations(i64),
 }
 
 /// Why there is no connection to a tenant's schema.
@@ -147,6 +166,59 @@ impl TenantDatabases {
     pub fn names(&self, tenant: &Tenant) -> DatabaseNames {
         let names = |database: &ProvisionedDatabase| database.names(&tenant.slug);
         tenant.database.as_ref().map_or_else(|| self.prefix.names(&tenant.slug), names)
+    }
+
+    /// Prepares a dump of a tenant's schema: what the tenant changed about its role is undone.
+    ///
+    /// # Errors
+    /// [`DumpRefused`].
+    pub async fn dump_source(
+        &self,
+        tenant: TenantId,
+        names: DatabaseNames,
+    ) -> Result<DumpSource, DumpRefused> {
+        let password = keys::tenant_database_password(&self.master, tenant);
+        let counted = async {
+            let _slot = self.connections.acquire().await?;
+            let mut conn = self.database.connect_provisioner().await?;
+            tenant_database::restore_role(&mut conn, &names, &password).await?;
+            anyhow::Ok(tenant_database::count_relations(&mut conn, &names.schema).await?)
+        };
+        let relations = counted.await.map_err(DumpRefused::Unreachable)?;
+        if relations > MAX_DUMPED_RELATIONS {
+            return Err(DumpRefused::TooManyRelations(relations));
+        }
+        let arguments = self.database.program_arguments(&names.user);
+        Ok(DumpSource { arguments, schema: names.schema, password })
+    }
+
+    /// Opens the empty schema of a tenant whose import is under way.
+    pub async fn begin_restore(&self, tenant: &Tenant) -> Result<SchemaWriter, RestoreError> {
+        let Some(database) = &tenant.database else {
+            return Err(RestoreError::Unavailable(anyhow::anyhow!("the tenant has no schema")));
+        };
+        let names = database.names(&tenant.slug);
+        let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
+        self.restore_role(&names, &password).await.map_err(RestoreError::Unavailable)?;
+        let writer = self.database.connect_for_restore(&names, &password).await;
+        let writer = writer.map_err(|error| RestoreError::Unavailable(error.into()))?;
+        writer.clear().await?;
+        Ok(writer)
+    }
+
+    /// Runs the migrations that a restored schema lacks.
+    ///
+    /// # Errors
+    /// The text that the owner reads.
+    pub async fn end_restore(self: &Arc<Self>, tenant: &Tenant) -> Result<(), String> {
+        let Some(database) = tenant.database.clone() else { return Ok(()) };
+        let (databases, tenant) = (self.clone(), tenant.clone());
+        // A task of its own, because a migration blocks in place.
+        let migrated = tokio::spawn(async move { databases.migrate(&tenant, &database).await });
+        match migrated.await {
+            Ok(migrated) => migrated.map_err(|error| error.failure()),
+            Err(error) => Err(bounded_error(&error.into())),
+        }
     }
 
     /// Creates the schema and the role of `tenant`, unless they exist.

@@ -8,7 +8,9 @@ use crate::rules::{
     mode_of_volume,
 };
 use crate::tar_stream::{END, Entry, Item, Kind, TarReader, padding_after};
-use crate::{CHECKSUMS, Fault, MANIFEST, Manifest};
+use crate::{
+    CHECKSUMS, DATABASE_FILE_BYTES, Fault, MANIFEST, MAX_DATABASE_FILES, Manifest, database_file,
+};
 
 /// Turns what the container engine says about the volumes into the tar of an archive. The caller takes the bytes as often as it
 /// likes.
@@ -24,6 +26,9 @@ pub struct Exporter {
     current: Current,
     limit_bytes: u64,
     volume_bytes: u64,
+    /// SQL that does not fill a file yet.
+    sql: Vec<u8>,
+    database_files: u64,
 }
 
 /// The entry whose content arrives.
@@ -76,6 +81,8 @@ impl Exporter {
             current: Current::default(),
             limit_bytes: u64::MAX,
             volume_bytes: 0,
+            sql: Vec::new(),
+            database_files: 0,
         }
     }
 
@@ -112,16 +119,38 @@ impl Exporter {
         Ok(())
     }
 
-    /// Adds a part of the tenant's schema; the name is one below [`DATABASE`](crate::DATABASE).
-    pub fn add_database_file(&mut self, name: &str, content: &[u8]) {
-        self.add_file(&format!("{}/{name}", crate::DATABASE), content);
+    /// Takes the next bytes of the SQL of the tenant's schema.
+    ///
+    /// # Errors
+    /// [`Fault::DatabaseTooLarge`].
+    pub fn push_sql(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.sql.extend_from_slice(bytes);
+        while self.sql.len() >= DATABASE_FILE_BYTES {
+            let rest = self.sql.split_off(DATABASE_FILE_BYTES);
+            self.add_database_file()?;
+            self.sql = rest;
+        }
+        Ok(())
+    }
+
+    fn add_database_file(&mut self) -> Result<(), Fault> {
+        self.database_files += 1;
+        if self.database_files > MAX_DATABASE_FILES {
+            return Err(Fault::DatabaseTooLarge);
+        }
+        let content = std::mem::take(&mut self.sql);
+        self.add_file(&database_file(self.database_files), &content);
+        Ok(())
     }
 
     /// Adds the checksum and the end of the tar.
     ///
     /// # Errors
-    /// The checksum cannot be written as JSON.
+    /// The checksum cannot be written as JSON; [`Fault::DatabaseTooLarge`].
     pub fn finish(&mut self) -> Result<(), Fault> {
+        if !self.sql.is_empty() {
+            self.add_database_file()?;
+        }
         let checksums = json(&self.sums.checksums())?;
         self.add_file(CHECKSUMS, &checksums);
         self.out.extend_from_slice(&END);

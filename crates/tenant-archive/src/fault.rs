@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::FORMAT;
+use crate::{FORMAT, MAX_DATABASE_BYTES};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -18,6 +18,8 @@ pub enum Fault {
     TooLarge { limit_bytes: u64 },
     /// The volumes say that they hold more than an export may. The entry is the first beyond it.
     TooLargeToExport { entry: String, limit_bytes: u64 },
+    /// The schema is longer than an archive may hold.
+    DatabaseTooLarge,
     /// The content is not what was exported.
     WrongChecksum,
 }
@@ -60,6 +62,10 @@ impl fmt::Display for Fault {
             Self::TooLargeToExport { entry, limit_bytes } => write!(
                 f,
                 "With the entry {entry:?}, the files are larger than an export of this tenant may be, {limit_bytes} bytes. Remove or shorten sparse files, or raise the disk limit."
+            ),
+            Self::DatabaseTooLarge => write!(
+                f,
+                "The tenant's schema has more than {MAX_DATABASE_BYTES} bytes as text. Save it by pg_dump, then export without the database."
             ),
             Self::WrongChecksum => {
                 f.write_str("The checksum is wrong: the content is not what was exported.")

@@ -8,7 +8,10 @@ use crate::export::RunningSums;
 use crate::manifest::Checksums;
 use crate::rules::{Tree, top};
 use crate::tar_stream::{END, Entry, Item, Kind, TarReader, padding_after};
-use crate::{CHECKSUMS, DATA, DATABASE, FILES, Fault, MANIFEST, MAX_DATABASE_FILE_BYTES, Manifest};
+use crate::{
+    CHECKSUMS, DATA, DATABASE, DATABASE_FILE_BYTES, FILES, Fault, MANIFEST, MAX_DATABASE_FILES,
+    Manifest, database_file,
+};
 
 /// A checked part of an archive.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +20,8 @@ pub enum Part {
     Manifest(Box<Manifest>),
     /// The next bytes of a tar with the folders [`DATA`] and [`FILES`].
     Volumes(Bytes),
-    /// A whole file of the tenant's schema, by its name below [`DATABASE`].
-    Database { name: String, content: Vec<u8> },
+    /// The next bytes of the SQL of the tenant's schema. The volumes are complete.
+    Sql(Vec<u8>),
 }
 
 /// Reads the tar of an archive. Nothing that was read counts until [`finish`](Self::finish) accepts the whole.
@@ -31,6 +34,11 @@ pub struct Importer {
     parts: VecDeque<Part>,
     limit_bytes: u64,
     volume_bytes: u64,
+    /// What the manifest says about the schema.
+    has_database: bool,
+    database_files: u64,
+    /// A file that is shorter than the others is the last one.
+    ends_database: bool,
 }
 
 /// The parts in their order.
@@ -82,6 +90,9 @@ impl Importer {
             parts: VecDeque::new(),
             limit_bytes: u64::MAX,
             volume_bytes: 0,
+            has_database: false,
+            database_files: 0,
+            ends_database: false,
         }
     }
 
@@ -135,7 +146,7 @@ impl Importer {
             _ if is_volume => (Stage::Volumes, usize::MAX),
             Some(MANIFEST) => (Stage::Manifest, MAX_MANIFEST_BYTES),
             Some(CHECKSUMS) => (Stage::Checksums, MAX_CHECKSUMS_BYTES),
-            Some(_) if first == DATABASE.as_bytes() => (Stage::Database, MAX_DATABASE_FILE_BYTES),
+            Some(_) if first == DATABASE.as_bytes() => (Stage::Database, DATABASE_FILE_BYTES),
             _ => return Err(Fault::entry(&entry.path, "is no part of an export")),
         };
         self.advance(stage, &entry)?;
@@ -146,6 +157,9 @@ impl Importer {
         if entry.kind != Kind::File || size > max_bytes {
             return Err(Fault::entry(&entry.path, "is no file, or too large"));
         }
+        if stage == Stage::Database {
+            self.check_database_file(&entry, size)?;
+        }
         let path = name.unwrap_or_default();
         if stage != Stage::Checksums {
             // As an export writes it, whatever else the header says.
@@ -153,6 +167,22 @@ impl Importer {
         }
         self.current = Current::Own { path, content: Vec::new(), size };
         if size == 0 { self.end_own_file() } else { Ok(()) }
+    }
+
+    /// All but the last have the same length, so that a schema arrives in few pieces.
+    fn check_database_file(&mut self, entry: &Entry, size: usize) -> Result<(), Fault> {
+        self.database_files += 1;
+        if self.database_files > MAX_DATABASE_FILES {
+            return Err(Fault::DatabaseTooLarge);
+        }
+        if *entry != Entry::own_file(&database_file(self.database_files), size) {
+            return Err(Fault::entry(&entry.path, "is no part of a schema as an export writes it"));
+        }
+        if !self.has_database || self.ends_database || size == 0 {
+            return Err(Fault::entry(&entry.path, "belongs to no schema of the archive"));
+        }
+        self.ends_database = size < DATABASE_FILE_BYTES;
+        Ok(())
     }
 
     fn advance(&mut self, stage: Stage, entry: &Entry) -> Result<(), Fault> {
@@ -167,6 +197,9 @@ impl Importer {
         }
         if stage > Stage::Volumes && !self.tree.has_both_volumes() {
             return Err(Fault::corrupt("lacks a volume"));
+        }
+        if stage == Stage::Checksums && self.has_database && self.database_files == 0 {
+            return Err(Fault::corrupt("lacks the schema that its manifest names"));
         }
         self.stage = stage;
         Ok(())
@@ -223,10 +256,13 @@ impl Importer {
         }
         self.sums.add(&content);
         self.sums.add(&END[..padding_after(content.len() as u64)]);
-        self.parts.push_back(match path.strip_prefix(DATABASE) {
-            Some(name) => Part::Database { name: name.trim_start_matches('/').to_owned(), content },
-            None => Part::Manifest(Box::new(Manifest::read(&content)?)),
-        });
+        if self.stage == Stage::Database {
+            self.parts.push_back(Part::Sql(content));
+            return Ok(());
+        }
+        let manifest = Manifest::read(&content)?;
+        self.has_database = manifest.database.is_some();
+        self.parts.push_back(Part::Manifest(Box::new(manifest)));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Exporter, FORMAT, TenantFacts};
+use crate::{DatabaseFacts, Exporter, FORMAT, TenantFacts};
 
 fn manifest() -> Manifest {
     Manifest {
@@ -19,6 +19,7 @@ fn manifest() -> Manifest {
             variables: vec!["COLOR".to_owned()],
             secrets: vec!["TOKEN".to_owned()],
         },
+        database: Some(DatabaseFacts { schema: "t_acme".to_owned(), user: "t_acme".to_owned() }),
     }
 }
 
@@ -67,7 +68,7 @@ fn export() -> Vec<u8> {
         exporter.push_volumes(piece).unwrap();
     }
     exporter.end_volumes().unwrap();
-    exporter.add_database_file("schema.json", b"{}");
+    exporter.push_sql(b"SELECT 1;").unwrap();
     exporter.finish().unwrap();
     exporter.take()
 }
@@ -93,7 +94,7 @@ fn refusal(tar: &[u8]) -> String {
 fn volumes(parts: &[Part]) -> Vec<u8> {
     let bytes = parts.iter().filter_map(|part| match part {
         Part::Volumes(bytes) => Some(bytes.to_vec()),
-        Part::Manifest(_) | Part::Database { .. } => None,
+        Part::Manifest(_) | Part::Sql(_) => None,
     });
     bytes.collect::<Vec<_>>().concat()
 }
@@ -104,8 +105,7 @@ fn an_export_is_imported_without_what_belongs_to_the_first_tenant_alone() {
         let tar = export();
         let parts = import(&tar, step.min(tar.len()), u64::MAX).unwrap();
         assert_eq!(parts[0], Part::Manifest(Box::new(manifest())));
-        let schema = Part::Database { name: "schema.json".to_owned(), content: b"{}".to_vec() };
-        assert_eq!(parts.last(), Some(&schema));
+        assert_eq!(parts.last(), Some(&Part::Sql(b"SELECT 1;".to_vec())));
         let expected = [
             raw(&folder("data"), b""),
             raw(&file("data/history.db", 3), b"sql"),
@@ -137,7 +137,7 @@ fn an_export_is_an_ordinary_tar() {
     files/
     files/tool
     files/same
-    database/schema.json
+    database/schema-001.sql
     checksums.json
     ");
 }
@@ -170,7 +170,7 @@ fn a_later_format_is_refused_with_its_number() {
     let tar = raw(&Entry::own_file(MANIFEST, later.len()), later);
     assert_eq!(
         refusal(&tar),
-        "The archive has format 7; this server knows formats up to 1. Upgrade the server."
+        "The archive has format 7; this server knows formats up to 2. Upgrade the server."
     );
 }
 
@@ -209,12 +209,16 @@ fn an_export_ends_at_a_file_that_is_larger_than_any_disk() {
 fn archives_that_are_no_exports_are_refused() {
     let json = serde_json::to_vec(&manifest()).unwrap();
     let first = raw(&Entry::own_file(MANIFEST, json.len()), &json);
+    let json = serde_json::to_vec(&Manifest { database: None, ..manifest() }).unwrap();
+    let without = raw(&Entry::own_file(MANIFEST, json.len()), &json);
     let both = [raw(&folder("data"), b""), raw(&folder("files"), b"")].concat();
     let sums = raw(&Entry::own_file(CHECKSUMS, 2), b"{}");
     let wrong = br#"{"sha256":"00","entries":3}"#;
     let wrong = raw(&Entry::own_file(CHECKSUMS, wrong.len()), wrong);
     let own = |path: &str| raw(&Entry::own_file(path, 1), b"x");
-    let huge = Entry::own_file("database/x", MAX_DATABASE_FILE_BYTES + 1).header();
+    let sql = |path: &str| raw(&Entry::own_file(path, 1), b";");
+    let huge = Entry::own_file("database/schema-001.sql", DATABASE_FILE_BYTES + 1).header();
+    let foreign = Entry { uid: 1001, ..Entry::own_file("database/schema-001.sql", 1) };
     let linked = Entry { kind: Kind::Symlink(b"x".to_vec()), ..Entry::own_file(MANIFEST, 0) };
     let root = Entry { uid: 0, ..file("files/x", 0) };
     let archives = [
@@ -225,8 +229,26 @@ fn archives_that_are_no_exports_are_refused() {
         [first.clone(), first.clone()].concat(),
         [first.clone(), sums.clone()].concat(),
         [first.clone(), both.clone(), wrong.clone()].concat(),
-        [first.clone(), both.clone(), sums].concat(),
-        [first.clone(), both.clone(), own("database/x"), raw(&file("files/x", 0), b"")].concat(),
+        [without.clone(), both.clone(), wrong.clone()].concat(),
+        [without.clone(), both.clone(), sums].concat(),
+        [first.clone(), both.clone(), own("database/x")].concat(),
+        [first.clone(), both.clone(), sql("database/schema-002.sql")].concat(),
+        [first.clone(), both.clone(), raw(&foreign, b";")].concat(),
+        [
+            first.clone(),
+            both.clone(),
+            sql("database/schema-001.sql"),
+            sql("database/schema-002.sql"),
+        ]
+        .concat(),
+        [without.clone(), both.clone(), sql("database/schema-001.sql")].concat(),
+        [
+            first.clone(),
+            both.clone(),
+            sql("database/schema-001.sql"),
+            raw(&file("files/x", 0), b""),
+        ]
+        .concat(),
         [first.clone(), both.clone(), huge].concat(),
         [first.clone(), both.clone(), own("etc/passwd")].concat(),
         [first.clone(), both.clone(), own("../x")].concat(),
@@ -240,12 +262,80 @@ fn archives_that_are_no_exports_are_refused() {
     The archive has an invalid manifest.json: expected value at line 1 column 1.
     The entry "manifest.json" is not in its place in the archive.
     The archive lacks a volume.
+    The archive lacks the schema that its manifest names.
     The checksum is wrong: the content is not what was exported.
     The archive has invalid checksums: missing field `sha256` at line 1 column 2.
+    The entry "database/x" is no part of a schema as an export writes it.
+    The entry "database/schema-002.sql" is no part of a schema as an export writes it.
+    The entry "database/schema-001.sql" is no part of a schema as an export writes it.
+    The entry "database/schema-002.sql" belongs to no schema of the archive.
+    The entry "database/schema-001.sql" belongs to no schema of the archive.
     The entry "files/x" is not in its place in the archive.
-    The entry "database/x" is no file, or too large.
+    The entry "database/schema-001.sql" is no file, or too large.
     The entry "etc/passwd" is no part of an export.
     The entry "../x" is no part of an export.
     The entry "files/x" belongs to another user or group than the two of a tenant, 1000 and 1001.
     "#);
+}
+
+/// An archive of format 1, as the version before wrote it: its manifest knows no schema.
+#[test]
+fn an_archive_of_the_first_format_is_imported() {
+    let mut json = serde_json::to_value(manifest()).unwrap();
+    json["format"] = 1.into();
+    json.as_object_mut().unwrap().remove("database");
+    let json = serde_json::to_vec(&json).unwrap();
+    let mut sums = RunningSums::default();
+    let mut tar = Vec::new();
+    let entries = [
+        (Entry::own_file(MANIFEST, json.len()), json.as_slice()),
+        (folder("data"), b"".as_slice()),
+        (folder("files"), b"".as_slice()),
+        (file("files/x", 3), b"old".as_slice()),
+    ];
+    for (entry, content) in entries {
+        let bytes = raw(&entry, content);
+        sums.add_header(&bytes[..512]);
+        sums.add(&bytes[512..]);
+        tar.extend(bytes);
+    }
+    let sums = serde_json::to_vec(&sums.checksums()).unwrap();
+    tar.extend(raw(&Entry::own_file(CHECKSUMS, sums.len()), &sums));
+    tar.extend(END);
+    let parts = import(&tar, 512, u64::MAX).unwrap();
+    let Part::Manifest(read) = &parts[0] else { panic!("{parts:?}") };
+    assert_eq!((read.format, &read.database), (1, &None));
+    assert!(!volumes(&parts).is_empty());
+}
+
+#[test]
+fn a_schema_is_cut_into_files_and_comes_back_whole() {
+    let sql: Vec<u8> = (0..DATABASE_FILE_BYTES + 5).map(|n| n as u8).collect();
+    let mut exporter = Exporter::new(&manifest()).unwrap();
+    exporter.push_volumes(&engine_tar()).unwrap();
+    for piece in sql.chunks(3 << 20) {
+        exporter.push_sql(piece).unwrap();
+    }
+    exporter.finish().unwrap();
+    let parts = import(&exporter.take(), 1 << 20, u64::MAX).unwrap();
+    let files: Vec<_> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Sql(content) => Some(content.as_slice()),
+            Part::Manifest(_) | Part::Volumes(_) => None,
+        })
+        .collect();
+    assert_eq!(files.len(), 2);
+    assert!(files.concat() == sql);
+}
+
+#[test]
+fn names_of_a_schema_that_no_installation_makes_are_refused() {
+    for name in ["", "T_a", "t-a", "t a", "1a", "t\"a", "ä"] {
+        let facts = DatabaseFacts { schema: name.to_owned(), user: "t_a".to_owned() };
+        let json = serde_json::to_vec(&Manifest { database: Some(facts), ..manifest() }).unwrap();
+        let tar = raw(&Entry::own_file(MANIFEST, json.len()), &json);
+        let why = "The archive has an invalid manifest.json: no names of a schema and a role.";
+        assert_eq!(refusal(&tar), why, "{name}");
+    }
 }

@@ -2,10 +2,10 @@
 //! round.
 //!
 //! In this order, the tar holds [`MANIFEST`]; the folders [`DATA`] and [`FILES`], which are the tenant's two volumes with
-//! owners, modes, times and links; files below [`DATABASE`], if the tenant has tables of its own; and [`CHECKSUMS`],
-//! which covers all that comes before it.
+//! owners, modes, times and links; files below [`DATABASE`], which one after the other are the SQL that pg_dump wrote of the
+//! tenant's schema; and [`CHECKSUMS`], which covers all that comes before it.
 //!
-//! [`Exporter`] writes such an archive, [`Importer`] reads one that anybody may have written.
+//! [`Exporter`] writes such an archive, [`Importer`] reads one that anybody may have written, and [`ScriptReader`] the SQL in it.
 
 mod compression;
 mod export;
@@ -13,13 +13,15 @@ mod fault;
 mod import;
 mod manifest;
 mod rules;
+mod script;
 mod tar_stream;
 
 pub use compression::{Compressor, Decompressor};
 pub use export::Exporter;
 pub use fault::Fault;
 pub use import::{Importer, Part};
-pub use manifest::{FORMAT, Manifest, TenantFacts};
+pub use manifest::{DatabaseFacts, FORMAT, Manifest, TenantFacts};
+pub use script::{Renaming, ScriptItem, ScriptReader};
 
 pub const MANIFEST: &str = "manifest.json";
 /// The volume of the core half.
@@ -29,19 +31,52 @@ pub const FILES: &str = "files";
 /// The folder of the parts of the tenant's schema.
 pub const DATABASE: &str = "database";
 pub const CHECKSUMS: &str = "checksums.json";
-/// The largest file below [`DATABASE`]; more is cut into several.
-pub const MAX_DATABASE_FILE_BYTES: usize = 16 << 20;
+/// The length of the files below [`DATABASE`]; the last one may be shorter.
+pub const DATABASE_FILE_BYTES: usize = 16 << 20;
+/// The most bytes of all files below [`DATABASE`].
+pub const MAX_DATABASE_BYTES: u64 = 4 << 30;
+/// The most files below [`DATABASE`].
+const MAX_DATABASE_FILES: u64 = MAX_DATABASE_BYTES / DATABASE_FILE_BYTES as u64;
+
+/// The path of a file below [`DATABASE`], numbered from 1.
+fn database_file(number: u64) -> String {
+    format!("{DATABASE}/schema-{number:03}.sql")
+}
 
 /// Any bytes; for the fuzz target. They are read as a compressed archive, and as the tar in one.
 ///
 /// # Panics
 /// An accepted archive breaks a promise, or a fault says nothing.
 pub fn fuzz(bytes: &[u8]) {
-    for outcome in [read_compressed(bytes), read_tar(bytes)] {
+    for outcome in [read_compressed(bytes), read_tar(bytes), read_script(bytes)] {
         if let Err(fault) = outcome {
             assert!(!fault.to_string().is_empty());
         }
     }
+}
+
+/// The pieces in which a script arrives say nothing about what is read.
+fn read_script(bytes: &[u8]) -> Result<(), Fault> {
+    let facts = |name: &str| DatabaseFacts { schema: name.to_owned(), user: name.to_owned() };
+    let read = |step: usize| {
+        let mut reader = ScriptReader::new(Renaming { from: facts("t_a"), to: facts("t_b") });
+        let (mut statements, mut rows) = (Vec::new(), Vec::new());
+        for piece in bytes.chunks(step.max(1)) {
+            reader.push(piece);
+            while let Some(item) = reader.next_item()? {
+                match item {
+                    ScriptItem::Statement(sql) | ScriptItem::Copy(sql) => statements.push(sql),
+                    ScriptItem::Rows { bytes, .. } => rows.extend_from_slice(&bytes),
+                    ScriptItem::EndOfRows => {}
+                }
+            }
+        }
+        reader.finish()?;
+        Ok((statements, rows))
+    };
+    let whole = read(bytes.len());
+    assert_eq!(read(7), whole);
+    whole.map(drop)
 }
 
 /// The most that a fuzzed archive may unpack to.

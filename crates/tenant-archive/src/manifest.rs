@@ -8,7 +8,7 @@ use crate::Fault;
 
 /// The format that this build writes, and the latest that it reads. Grows with each change that an older reader would get
 /// wrong.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +19,30 @@ pub struct Manifest {
     pub version: String,
     pub exported_at: Timestamp,
     pub tenant: TenantFacts,
+    /// `None`: the archive holds no schema. Format 1 has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseFacts>,
+}
+
+/// The names by which the parts below [`DATABASE`](crate::DATABASE) call the schema and its role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseFacts {
+    pub schema: String,
+    pub user: String,
+}
+
+impl DatabaseFacts {
+    /// As every installation makes them. Others may mean anything in a statement.
+    fn are_plain(&self) -> bool {
+        [&self.schema, &self.user].into_iter().all(|name| {
+            let is_word =
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+            is_word
+                && name.len() <= 63
+                && name.starts_with(|first: char| first.is_ascii_lowercase())
+        })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +76,13 @@ impl Manifest {
         if format > FORMAT {
             return Err(Fault::UnknownFormat(format));
         }
-        serde_json::from_slice(json).map_err(why)
+        let manifest: Self = serde_json::from_slice(json).map_err(why)?;
+        if manifest.database.as_ref().is_some_and(|facts| !facts.are_plain()) {
+            return Err(Fault::corrupt(
+                "has an invalid manifest.json: no names of a schema and a role",
+            ));
+        }
+        Ok(manifest)
     }
 }
 

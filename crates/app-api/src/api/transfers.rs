@@ -18,7 +18,7 @@ use crate::views;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 pub struct ExportQuery {
-    /// 1: also a tenant whose schema holds tables or packages, which are left out.
+    /// 1: without the tenant's schema, with its tables, packages and workflows.
     without_database: Option<String>,
 }
 
@@ -29,7 +29,7 @@ pub async fn export_tenant(
     Query(query): Query<ExportQuery>,
 ) -> Result<Archive, ApiError> {
     let database = match query.without_database.as_deref() {
-        None | Some("" | "0" | "false") => DatabaseChoice::MustBeEmpty,
+        None | Some("" | "0" | "false") => DatabaseChoice::Included,
         Some("1" | "true") => DatabaseChoice::LeftOut,
         Some(_) => return Err(invalid_query("without_database", "must be 0 or 1")),
     };

@@ -26,6 +26,7 @@ use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use super::query_deadline::{DeadlineStream, ReplyBounds};
 use super::roles::Roles;
+use super::tenant_restore::SchemaWriter;
 use crate::tenant::database::DatabaseNames;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
@@ -60,6 +61,10 @@ const MAX_TENANT_REPLY_BYTES: usize = 32 << 20;
 
 /// The time that the server has to report a statement timeout.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
+
+/// What pg_dump sets at the beginning of a script.
+const RESTORE_OPTIONS: &str = "-c search_path= -c check_function_bodies=off -c row_security=off -c xmloption=content \
+     -c standard_conforming_strings=on -c client_min_messages=warning";
 
 fn session_options(statement_timeout: Duration) -> String {
     let millis = statement_timeout.as_millis();
@@ -210,6 +215,42 @@ impl Database {
         connect_as_tenant(&config, self.limits.statement).await
     }
 
+    /// Opens a connection as the role of a tenant, for the statements of an imported schema: with the settings with which pg_dump
+    /// expects them to run, and no search path.
+    pub async fn connect_for_restore(
+        &self,
+        names: &DatabaseNames,
+        password: &Secret,
+    ) -> Result<SchemaWriter, ConnectError> {
+        let mut config = self.service.clone();
+        let options = session_options(self.limits.migration);
+        config
+            .user(&names.user)
+            .password(password.reveal())
+            .options(format!("{options} {RESTORE_OPTIONS}"));
+        let deadline = self.limits.migration + REPLY_GRACE;
+        let bounds = ReplyBounds { deadline, max_bytes: MAX_TENANT_REPLY_BYTES };
+        Ok(SchemaWriter::new(connect_client(&config, bounds).await?, &names.schema))
+    }
+
+    /// Says how a program of Postgres reaches the server.
+    pub fn program_arguments(&self, user: &str) -> Vec<String> {
+        let hosts = self.service.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(directory) => directory.display().to_string(),
+        });
+        let hosts: Vec<_> = hosts.collect();
+        let ports: Vec<_> = self.service.get_ports().iter().map(u16::to_string).collect();
+        let mut arguments =
+            vec![format!("--host={}", hosts.join(",")), format!("--username={user}")];
+        if !ports.is_empty() {
+            arguments.push(format!("--port={}", ports.join(",")));
+        }
+        let database = self.service.get_dbname().or(self.owner.get_user()).unwrap_or_default();
+        arguments.push(format!("--dbname={database}"));
+        arguments
+    }
+
     /// Opens a connection that receives notifications, to be driven by the caller. It must run no query that could hang.
     pub(super) async fn connect_listener(
         &self,
@@ -301,6 +342,11 @@ async fn connect_bounded(
     config: &Config,
     bounds: ReplyBounds,
 ) -> Result<AsyncPgConnection, ConnectError> {
+    let client = connect_client(config, bounds).await?;
+    AsyncPgConnection::try_from(client).await.map_err(unreachable)
+}
+
+async fn connect_client(config: &Config, bounds: ReplyBounds) -> Result<Client, ConnectError> {
     let connected = timeout(CONNECT_TIMEOUT, async {
         let mut error = unreachable(anyhow::anyhow!("the database's URL names no host"));
         for (index, host) in config.get_hosts().iter().enumerate() {
@@ -329,8 +375,7 @@ async fn connect_bounded(
         }
         Err(error)
     });
-    let client = connected.await.map_err(unreachable)??;
-    AsyncPgConnection::try_from(client).await.map_err(unreachable)
+    connected.await.map_err(unreachable)?
 }
 
 async fn handshake<S>(

@@ -33,6 +33,7 @@ pub mod tenant_database;
 pub mod tenant_executions;
 pub mod tenant_import;
 pub mod tenant_packages;
+pub mod tenant_restore;
 mod tenant_rows;
 pub mod tenant_sessions;
 pub mod tenant_workflows;

@@ -10,7 +10,7 @@ use diesel::pg::Pg;
 use diesel::prelude::{
     BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _, QueryResult,
 };
-use diesel::sql_types::{Array, BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{
     AsyncConnection, AsyncMigrationHarness, RunQueryDsl as _, SimpleAsyncConnection as _,
     TransactionManager as _,
@@ -78,41 +78,30 @@ pub async fn create(
 }
 
 #[derive(QueryableByName)]
-struct ObjectName {
-    #[diesel(sql_type = Text)]
-    name: String,
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
 }
 
-/// The objects that the migrations make in a tenant's schema. They are listed by their whole names, because a tenant may have objects of its own whose
+/// The tables that the migrations make in a tenant's schema. They are listed by their whole names, because a tenant may have tables of its own whose
 /// names begin with `cial_`.
-const PLATFORM_OBJECTS: &[&str] = &[
+pub const PLATFORM_TABLES: &[&str] = &[
     "__diesel_schema_migrations",
     "cial_executions",
     "cial_packages",
     "cial_package_pieces",
     "cial_paused_workflows",
     "cial_task_lines",
-    "cial_task_lines_number_seq",
     "cial_tasks",
     "cial_workflows",
 ];
 
-/// The first tables, views, sequences, functions and types of a schema that are not the platform's.
-pub async fn own_objects(conn: &mut Conn, schema: &str, limit: i64) -> QueryResult<Vec<String>> {
-    // A table has a type of its name, and an array type has an element type: neither is an object by itself.
-    let names = diesel::sql_query(
-        "SELECT own.name::text AS name FROM ( \
-             SELECT relname AS name FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1)) \
-                 AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') \
-             UNION SELECT proname FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) \
-             UNION SELECT typname FROM pg_type WHERE typnamespace = to_regnamespace(quote_ident($1)) \
-                 AND typtype IN ('e', 'd', 'r') \
-         ) own WHERE own.name <> ALL ($3) ORDER BY name LIMIT $2",
-    );
-    let names = names.bind::<Text, _>(schema).bind::<BigInt, _>(limit);
-    let names = names.bind::<Array<Text>, _>(PLATFORM_OBJECTS);
-    let names: Vec<ObjectName> = names.load(conn).await?;
-    Ok(names.into_iter().map(|object| object.name).collect())
+/// The tables, views and sequences of a schema: whoever reads all of them in one transaction holds a lock of each.
+pub async fn count_relations(conn: &mut Conn, schema: &str) -> QueryResult<i64> {
+    let count = "SELECT count(*) AS n FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1)) \
+         AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
+    let counted: Count = diesel::sql_query(count).bind::<Text, _>(schema).get_result(conn).await?;
+    Ok(counted.n)
 }
 
 /// The statements up to the migrations, which run as the tenant's role.

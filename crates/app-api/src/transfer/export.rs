@@ -1,5 +1,7 @@
 //! The export of a tenant that rests, as a stream.
 
+use std::time::Duration;
+
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -10,18 +12,21 @@ use protocol::transfer::{CONTENT_TYPE, END_MARK};
 use serde_json::json;
 use service::api_error::ApiError;
 use service::client::CallError;
-use tenant_archive::{Compressor, Exporter, FORMAT, Manifest, TenantFacts};
+use tenant_archive::{Compressor, DatabaseFacts, Exporter, FORMAT, Fault, Manifest, TenantFacts};
+use tokio::time::timeout;
 
-use super::refuse_while_importing;
+use super::dump::{Dump, DumpError, Spool};
+use super::{refuse_while_importing, refused};
 use crate::access::Principal;
-use crate::app::App;
+use crate::app::{App, database_disk_full, database_unavailable};
 use crate::audit::{Action, Actor, Entry, Resource};
-use crate::db::{Transaction as _, audit_log, tenant_database};
+use crate::db::{Transaction as _, audit_log};
 use crate::http::describe::{Call, DescribeOutput};
 use crate::tenant::Tenant;
+use crate::tenant::database::{DatabaseNames, bounded_error};
 use crate::tenant_actions::being_deleted;
+use crate::tenant_databases::DumpRefused;
 use crate::variables::{Kind, of_tenant};
-use crate::work::packages;
 
 /// How many times its disk limit the files of a tenant may be long, in sum. Sparse files are longer than what they take of a disk,
 /// and are read in full.
@@ -45,8 +50,8 @@ impl DescribeOutput for Archive {
 /// Streams the archive of a tenant. The tenant is not woken while its volumes are read.
 ///
 /// # Errors
-/// `tenant_schema_left_out`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`; `tenant_deleting`;
-/// `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
+/// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;
+/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
 pub async fn export(
     app: &App,
     caller: &Principal,
@@ -56,11 +61,12 @@ pub async fn export(
     if tenant.desired == Desired::Deleted {
         return Err(being_deleted());
     }
-    let manifest = manifest(app, &tenant)?;
+    let names = match (database, &tenant.database) {
+        (DatabaseChoice::Included, Some(database)) => Some(database.names(&tenant.slug)),
+        (DatabaseChoice::Included, None) | (DatabaseChoice::LeftOut, _) => None,
+    };
+    let manifest = manifest(app, &tenant, names.as_ref())?;
     refuse_while_importing(&mut *app.conn().await?, &tenant).await?;
-    if database == DatabaseChoice::MustBeEmpty {
-        refuse_lost(app, &tenant).await?;
-    }
     // Written first: nothing leaves without an entry.
     let entry =
         Entry::new(Actor::from(caller), Action::TenantExport, Resource::tenant(&tenant.slug))
@@ -71,10 +77,19 @@ pub async fn export(
     drop(conn);
     let volumes = app.orchestrator.export_volumes(tenant.tenant_id()).await.map_err(unavailable)?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %caller, "tenant export started");
+    // From here on the tenant rests, so the dump is of the same moment as the files, whenever it begins.
+    let database = match names {
+        Some(names) => Some(begin_dump(app, &tenant, names).await?),
+        None => None,
+    };
     let mut exporter = Exporter::new(&manifest).map_err(ApiError::internal)?;
     exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
-    let writing =
-        Writing { exporter, compressor: Compressor::new()?, volumes: volumes.into_data_stream() };
+    let writing = Writing {
+        exporter,
+        compressor: Compressor::new()?,
+        volumes: volumes.into_data_stream(),
+        database,
+    };
     // A failure before the first bytes becomes a response with a reason; a later failure can only break the connection off.
     let first = next_piece(Some(writing)).await.map_err(unreadable)?;
     let rest = |(bytes, writing)| {
@@ -98,7 +113,11 @@ pub async fn export(
     Ok(Archive(response))
 }
 
-fn manifest(app: &App, tenant: &Tenant) -> Result<Manifest, ApiError> {
+fn manifest(
+    app: &App,
+    tenant: &Tenant,
+    database: Option<&DatabaseNames>,
+) -> Result<Manifest, ApiError> {
     let names = |kind| -> Result<Vec<String>, ApiError> {
         Ok(of_tenant::list(app, tenant, kind)?.into_keys().collect())
     };
@@ -117,39 +136,79 @@ fn manifest(app: &App, tenant: &Tenant) -> Result<Manifest, ApiError> {
             variables: names(Kind::Env)?,
             secrets: names(Kind::Secret)?,
         },
+        database: database.map(|DatabaseNames { schema, user }| DatabaseFacts {
+            schema: schema.clone(),
+            user: user.clone(),
+        }),
     })
 }
 
-/// Whether a tenant is exported although its schema holds something, which no archive does.
+/// Whether the archive holds the tenant's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseChoice {
-    MustBeEmpty,
+    Included,
     LeftOut,
 }
 
-/// The names that a refusal shows.
-const MAX_NAMES: i64 = 10;
+/// How long an export waits for the dump before its first bytes: a failure until then becomes a response with a reason. The orchestrator
+/// ends an export that nobody reads for a minute.
+const DUMP_HEAD_START: Duration = Duration::from_secs(30);
 
-/// Holds no connection while it waits for one of the tenant's work places: others hold such a place and wait for a connection.
+/// Begins the dump of a tenant that rests, and returns when it has its snapshot.
 ///
 /// # Errors
-/// `tenant_schema_left_out`, with names.
-async fn refuse_lost(app: &App, tenant: &Tenant) -> Result<(), ApiError> {
-    let Some(database) = &tenant.database else { return Ok(()) };
-    let schema = database.names(&tenant.slug).schema;
-    let own = tenant_database::own_objects(&mut *app.conn().await?, &schema, MAX_NAMES).await;
-    let mut names = own?;
-    let packages = packages::list(app, tenant).await?;
-    names.extend(packages.iter().map(|package| format!("package {}", package.name)));
-    if names.is_empty() {
-        return Ok(());
+/// `tenant_schema_unreadable`, `pg_dump_unusable`, `archive_too_large`, `database_unavailable`, `disk_full`.
+async fn begin_dump(
+    app: &App,
+    tenant: &Tenant,
+    names: DatabaseNames,
+) -> Result<Database, ApiError> {
+    let source = app.tenant_databases.dump_source(tenant.tenant_id(), names).await;
+    let source = source.map_err(|refused| match refused {
+        DumpRefused::Unreachable(error) => database_unavailable().with_cause(error),
+        DumpRefused::TooManyRelations(count) => unreadable_schema(&format!(
+            "it has {count} tables, views and sequences, more than may be locked at once"
+        )),
+    })?;
+    let mut dump = Dump::start(&app.dumps, &source).map_err(dump_failed)?;
+    match timeout(DUMP_HEAD_START, dump.end()).await {
+        Ok(ended) => Ok(Database::Dumped(ended.map_err(dump_failed)?)),
+        Err(_) if dump.has_begun() => Ok(Database::Dumping(Box::new(dump))),
+        Err(_) => {
+            let cause = anyhow::anyhow!("pg_dump wrote nothing for {DUMP_HEAD_START:?}");
+            Err(database_unavailable().with_cause(cause))
+        }
     }
-    names.truncate(usize::try_from(MAX_NAMES).unwrap_or_default());
-    let detail = format!(
-        "An export holds no database, and the tenant's schema holds {}. Save it by pg_dump, then export without the database.",
-        names.join(", ")
-    );
-    Err(ApiError::new(Code::TenantSchemaLeftOut, detail))
+}
+
+fn dump_failed(error: DumpError) -> ApiError {
+    match error {
+        DumpError::NoProgram(error) => {
+            let detail = format!(
+                "The program pg_dump, which reads the tenant's schema, cannot be started: {error}. CIAL_PG_DUMP names it."
+            );
+            ApiError::new(Code::PgDumpUnusable, detail)
+        }
+        DumpError::Ended(text) if text.contains("server version mismatch") => {
+            let text = bounded_error(&anyhow::anyhow!(text));
+            let detail = format!("The program pg_dump does not fit the database server: {text}");
+            ApiError::new(Code::PgDumpUnusable, detail)
+        }
+        // Its text is about the installation.
+        DumpError::Ended(text) if text.contains("connection to server") => {
+            database_unavailable().with_cause(anyhow::anyhow!(text))
+        }
+        DumpError::Ended(text) => unreadable_schema(&bounded_error(&anyhow::anyhow!(text))),
+        DumpError::TimedOut => unreadable_schema("pg_dump took more than nine minutes"),
+        DumpError::TooLarge => refused(&Fault::DatabaseTooLarge),
+        DumpError::DiskFull => database_disk_full(),
+        DumpError::Internal(error) => ApiError::internal(error),
+    }
+}
+
+fn unreadable_schema(why: &str) -> ApiError {
+    let detail = format!("pg_dump, as the tenant's role, cannot read the tenant's schema: {why}");
+    ApiError::new(Code::TenantSchemaUnreadable, detail)
 }
 
 /// An archive that is being written.
@@ -157,6 +216,15 @@ struct Writing {
     exporter: Exporter,
     compressor: Compressor,
     volumes: BodyDataStream,
+    /// Is taken piece by piece after the volumes.
+    database: Option<Database>,
+}
+
+/// The schema of a tenant that is exported.
+enum Database {
+    /// pg_dump still writes: an export does not wait for it before the first bytes.
+    Dumping(Box<Dump>),
+    Dumped(Spool),
 }
 
 /// Returns the next bytes; `None` in the place of the state is the end.
@@ -169,8 +237,23 @@ async fn next_piece(writing: Option<Writing>) -> anyhow::Result<Option<(Bytes, O
             return Ok(Some((piece.into(), Some(writing))));
         }
     }
+    writing.exporter.end_volumes()?;
+    while let Some(database) = writing.database.take() {
+        let spool = match database {
+            Database::Dumped(spool) => spool,
+            Database::Dumping(mut dump) => {
+                dump.end().await.map_err(|error| dump_failed(error).into_error())?
+            }
+        };
+        let Some((sql, rest)) = spool.next_piece().await? else { break };
+        writing.database = Some(Database::Dumped(rest));
+        writing.exporter.push_sql(&sql)?;
+        let piece = writing.compressor.compress(&writing.exporter.take())?;
+        if !piece.is_empty() {
+            return Ok(Some((piece.into(), Some(writing))));
+        }
+    }
     let Writing { mut exporter, mut compressor, .. } = writing;
-    exporter.end_volumes()?;
     exporter.finish()?;
     let mut last = compressor.compress(&exporter.take())?;
     last.extend(compressor.finish()?);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{refused, sweep};
+use super::{refused, restore, sweep};
 use crate::access::Principal;
 use crate::access::layer::StillAdmitted;
 use crate::app::App;
@@ -38,7 +38,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Imports an archive as the tenant `slug`. A failure leaves nothing.
 ///
 /// # Errors
-/// `archive_corrupt`, `archive_format`, `archive_too_large`, `archive_unsafe`; `invalid_slug`, `slug_taken`; `invalid_fields` for an
+/// `archive_corrupt`, `archive_format`, `archive_schema`, `archive_too_large`, `archive_unsafe`; `invalid_slug`, `slug_taken`; `invalid_fields` for an
 /// app or a release that this installation lacks; `orchestrator_unavailable`.
 pub async fn import(
     app: &App,
@@ -76,7 +76,7 @@ async fn import_archive(
     let guard = AbandonOnDrop { app, id: Some(tenant.tenant_id()) };
     archive.importer.limit(tenant.limits.disk_bytes);
     let filled = tokio::select! {
-        filled = fill(app, &tenant, archive) => filled,
+        filled = fill(app, &tenant, &manifest, archive) => filled,
         error = keep_alive(app, &tenant) => Err(error),
     };
     let finished = match filled {
@@ -165,9 +165,25 @@ fn changeable(manifest: &Manifest) -> Result<Changeable, ApiError> {
     change.apply_to(&before).map_err(|errors| tenant_actions::refused(&errors))
 }
 
-/// Sends the volumes to the orchestrator. The end of its body is the end of the whole archive, checksum included: until then, the
-/// orchestrator takes back what it wrote.
-async fn fill(app: &App, tenant: &Tenant, archive: &mut Archive) -> Result<(), ApiError> {
+async fn fill(
+    app: &App,
+    tenant: &Tenant,
+    manifest: &Manifest,
+    archive: &mut Archive,
+) -> Result<(), ApiError> {
+    match (fill_volumes(app, tenant, archive).await?, &manifest.database) {
+        (Some(sql), Some(facts)) => restore::restore(app, tenant, facts, sql, archive).await,
+        (None, _) | (Some(_), None) => Ok(()),
+    }
+}
+
+/// Sends the volumes to the orchestrator, and returns the first piece of the schema behind them. The orchestrator takes back what it wrote
+/// when its body breaks off. Without a schema, the end of the body is the end of the whole archive, checksum included.
+async fn fill_volumes(
+    app: &App,
+    tenant: &Tenant,
+    archive: &mut Archive,
+) -> Result<Option<Vec<u8>>, ApiError> {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(4);
     let pieces =
         stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
@@ -183,30 +199,36 @@ async fn fill(app: &App, tenant: &Tenant, archive: &mut Archive) -> Result<(), A
         read
     };
     let (read, sent) = tokio::join!(read, sent);
-    read?;
-    sent.map_err(unavailable)
+    let sql = read?;
+    sent.map_err(unavailable)?;
+    Ok(sql)
 }
 
 async fn send_volumes(
     archive: &mut Archive,
     sender: &mpsc::Sender<io::Result<Bytes>>,
-) -> Result<(), ApiError> {
+) -> Result<Option<Vec<u8>>, ApiError> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
+    let mut sql = None;
     while let Some(part) = archive.next().await? {
-        let Part::Volumes(bytes) = part else {
-            let detail = "The archive holds a database, which this server cannot import.";
-            return Err(ApiError::new(Code::ArchiveFormat, detail));
+        let bytes = match part {
+            Part::Volumes(bytes) => bytes,
+            Part::Sql(first) => {
+                sql = Some(first);
+                break;
+            }
+            Part::Manifest(_) => continue,
         };
         piece.extend_from_slice(&bytes);
         if piece.len() >= PIECE_BYTES
             && sender.send(Ok(std::mem::take(&mut piece).into())).await.is_err()
         {
             // The orchestrator ended the transfer, and its response says why.
-            return Ok(());
+            return Ok(None);
         }
     }
     let _ = sender.send(Ok(piece.into())).await;
-    Ok(())
+    Ok(sql)
 }
 
 /// Resolves when the import cannot go on.
@@ -247,7 +269,7 @@ fn unavailable(error: CallError) -> ApiError {
 }
 
 /// An archive that arrives.
-struct Archive {
+pub(super) struct Archive {
     body: BodyDataStream,
     decompressor: Decompressor,
     importer: Importer,
@@ -260,7 +282,7 @@ impl Archive {
     }
 
     /// Returns the next part; `None` is the end of a whole archive.
-    async fn next(&mut self) -> Result<Option<Part>, ApiError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Part>, ApiError> {
         loop {
             if let Some(part) = self.importer.next_part().map_err(|fault| refused(&fault))? {
                 return Ok(Some(part));

@@ -4,10 +4,13 @@
 //! `tenant_imports` with the tenant's own. As long as the row is there, the tenant does not start, and a tenant whose import
 //! nobody continues is deleted.
 
+mod dump;
 mod export;
 mod import;
+mod restore;
 mod sweep;
 
+pub use dump::DumpSettings;
 pub use export::{Archive, DatabaseChoice, export};
 pub use import::import;
 pub use sweep::run;
@@ -35,7 +38,9 @@ fn refused(fault: &Fault) -> ApiError {
         Fault::NotCompressed(_) | Fault::Corrupt(_) | Fault::WrongChecksum => Code::ArchiveCorrupt,
         Fault::UnknownFormat(_) => Code::ArchiveFormat,
         Fault::Unsafe { .. } => Code::ArchiveUnsafe,
-        Fault::TooLarge { .. } | Fault::TooLargeToExport { .. } => Code::ArchiveTooLarge,
+        Fault::TooLarge { .. } | Fault::TooLargeToExport { .. } | Fault::DatabaseTooLarge => {
+            Code::ArchiveTooLarge
+        }
     };
     ApiError::new(code, fault.to_string())
 }

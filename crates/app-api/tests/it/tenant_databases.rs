@@ -22,7 +22,10 @@ use crate::harness::{
 };
 
 /// Connects as the role of a tenant.
-async fn connect_as(server: &Server, slug: &str) -> Result<Client, tokio_postgres::Error> {
+pub(crate) async fn connect_as(
+    server: &Server,
+    slug: &str,
+) -> Result<Client, tokio_postgres::Error> {
     let role = format!("{}{}", server.database.tenant_roles, slug);
     let config: Config = server.database.url_as(&role).parse().unwrap();
     let (client, connection) = config.connect(NoTls).await?;
@@ -42,7 +45,7 @@ async fn setting(client: &Client, name: &str) -> String {
 }
 
 /// The number of schemas and of roles that tenants have.
-async fn existing(database: &TestDatabase) -> (i64, i64) {
+pub(crate) async fn existing(database: &TestDatabase) -> (i64, i64) {
     let roles = format!("pg_roles WHERE starts_with(rolname, '{}')", database.tenant_roles);
     (database.count("pg_namespace WHERE nspname LIKE 't\\_%'").await, database.count(&roles).await)
 }

@@ -101,7 +101,7 @@ pub struct ExportTenant {
     /// stop a tenant that runs for the time of the export, and start it again
     #[arg(long)]
     pub stop: bool,
-    /// also a tenant with tables or packages in its schema, which no export holds
+    /// without the tenant's schema, with its tables, packages and workflows
     #[arg(long)]
     pub without_database: bool,
     /// longest wait for the stop, like 90s or 5m

@@ -68,9 +68,12 @@ codes! {
     ArchiveFormat = "archive_format" [422] "Unknown format of the archive"
         "a later version of the product made the archive"
         "upgrade this installation",
+    ArchiveSchema = "archive_schema" [422] "Schema not restored"
+        "Postgres refuses a statement of the schema in the archive, which runs as the role of the new tenant"
+        "read the detail; change the schema, then export the tenant anew, or export it without its schema: `--without-database`",
     ArchiveTooLarge = "archive_too_large" [422] "Archive too large"
-        "the archive holds more than the disk limit of the tenant"
-        "give the tenant a larger disk limit before it is exported",
+        "the archive holds more than the disk limit of the tenant, or the schema in it is longer than 4 GiB as text"
+        "give the tenant a larger disk limit before it is exported; save a large schema by `pg_dump`, then export with `--without-database`",
     ArchiveUnsafe = "archive_unsafe" [422] "Archive unsafe"
         "an entry of the archive leads out of the tenant's volumes, or is of a kind or an owner that no tenant has"
         "do not use the file, unless you know who made it and why",
@@ -314,6 +317,9 @@ codes! {
     PasskeyConflict = "passkey_conflict" [409] "Conflict"
         "the passkey is known already, or the person has as many as may"
         "remove one first",
+    PgDumpUnusable = "pg_dump_unusable" [503] "pg_dump unusable"
+        "the program `pg_dump` is missing beside app-api, or is older than the database server"
+        "build the image of app-api with the server's image as `POSTGRES`, or name a fitting program by `CIAL_PG_DUMP`; `--without-database` exports without the schema",
     PortConflict = "port_conflict" [409] "Port taken"
         "the tenant's port is taken"
         "start it again",
@@ -401,9 +407,9 @@ codes! {
     TenantSchemaDamaged = "tenant_schema_damaged" [409] "Schema of the tenant damaged"
         "the tables `cial_…` in the tenant's schema are not as the platform made them"
         "undo what changed them, or restore the schema from a backup",
-    TenantSchemaLeftOut = "tenant_schema_left_out" [409] "Schema not exported"
-        "the tenant's schema holds tables or packages, and an export holds no database"
-        "save them by `pg_dump`, then export without the database: `--without-database`",
+    TenantSchemaUnreadable = "tenant_schema_unreadable" [409] "Schema not exported"
+        "`pg_dump`, which connects as the tenant's role, cannot read the tenant's schema"
+        "read the detail; change the schema, or export without it: `--without-database`",
     TenantStopped = "tenant_stopped" [409] "Tenant stopped"
         "its owner stopped the tenant; no request wakes it (orchestrator to router)"
         "start it in the admin",
