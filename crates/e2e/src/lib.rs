@@ -13,6 +13,7 @@ pub mod leaks;
 pub mod network_log;
 #[cfg(feature = "engine")]
 pub mod parts;
+pub mod postgres;
 #[cfg(feature = "engine")]
 pub mod reachability;
 pub mod session;

@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 use e2e::command_line::{create_app, delete_app, succeed};
+use e2e::postgres::as_superuser;
 use e2e::session::{Session, TIMEOUT};
 use e2e::{AppImages, Checks, Parts};
 use serde_json::json;
@@ -21,12 +22,6 @@ async fn shell(session: &mut Session, command: &str) -> Result<String> {
 
 async fn sql(session: &mut Session, text: &str) -> Result<String> {
     shell(session, &format!("psql -XAtq $DATABASE_URL -c '{text}'")).await
-}
-
-/// Returns the output of a query that a superuser runs in the container `postgres`.
-fn as_superuser(postgres: &str, text: &str) -> Result<String> {
-    let psql = ["psql", "-XAtq", "--username=cial", "--dbname=cial", "--command", text];
-    Ok(docker_command::run(&[&["exec", postgres], &psql[..]].concat())?.trim().to_owned())
 }
 
 async fn has_sessions(postgres: &str, count: &str) -> Result<()> {

@@ -1,12 +1,15 @@
 //! A tenant that sleeps is exported without waking, and comes back under another slug as it was.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use e2e::Checks;
+use anyhow::{Context as _, Result, ensure};
 use e2e::command_line::{fails, json, succeed};
-use e2e::session::Session;
-use testkit::{Installation, TempDir};
+use e2e::postgres::as_superuser;
+use e2e::session::{Session, TIMEOUT};
+use e2e::{Checks, Parts};
+use testkit::{Installation, TempDir, eventually};
 
 const SLUG: &str = "mover";
 const COPY: &str = "moved";
@@ -16,6 +19,26 @@ const MAKE: &str = "cd /home/agent/files && mkdir -p kept/empty && echo one > ke
      dd if=/dev/zero of=kept/sparse bs=1 count=1 seek=3000000 2>/dev/null && touch -d @1700000000 kept/a";
 const SHOW: &str = "cd /home/agent/files && find kept -printf '%p %y %m %U %G %n %l\\n' | sort && \
      stat -c %Y kept/a && sha256sum kept/a kept/sparse";
+
+/// Made by the role of the tenant, as a program of it would.
+const TABLES: &str = "SET ROLE t_mover; SET search_path = t_mover;
+    CREATE TABLE orders (id serial PRIMARY KEY, amount int);
+    INSERT INTO orders (amount) VALUES (1), (2);
+    CREATE FUNCTION total() RETURNS bigint LANGUAGE sql AS 'SELECT sum(amount) FROM t_mover.orders';
+    CREATE VIEW totals AS SELECT t_mover.total() AS n";
+/// As the role of the copy: the next number of a sequence, and what a view and a function say after another order.
+const COPIED: &str = "SET ROLE t_moved; SET search_path = t_moved;
+    INSERT INTO orders (amount) VALUES (3);
+    SELECT max(o.id) || ' ' || max(n) || ' ' || t_moved.total() FROM orders o, totals";
+const PACKAGE: &str = "mkdir -p hello-1/bin && printf '#!/bin/sh\necho hello\n' > hello-1/bin/hello && chmod +x hello-1/bin/hello && \
+     printf 'name = \"hello\"\nversion = \"1\"\n[[workflow]]\nname = \"hello\"\n[[workflow.task]]\nname = \"hello\"\ncommand = [\"bin/hello\"]\n' \
+     > hello-1/package.toml && tar --zstd -cf hello-1.cial hello-1";
+
+fn make_package(folder: &Path) -> Result<String> {
+    let made = Command::new("sh").args(["-euc", PACKAGE]).current_dir(folder).status()?;
+    ensure!(made.success(), "the package was not made");
+    Ok(folder.join("hello-1.cial").display().to_string())
+}
 
 fn in_tenant(slug: &str, command: &str) -> Result<String> {
     succeed(&["tenants", "exec", slug, "--no-tty", "--", "sh", "-c", command], None)
@@ -30,6 +53,10 @@ async fn a_tenant_moves_by_export_and_import() -> Result<()> {
     succeed(&["tenants", "create", SLUG, "--name", "Mover"], None)?;
     checks.require("files are made in the tenant", in_tenant(SLUG, MAKE))?;
     let before = in_tenant(SLUG, SHOW)?;
+    let postgres = Parts::of(&installation).service("postgres").await?.id;
+    checks.require("tables are made in its schema", as_superuser(&postgres, TABLES))?;
+    let package = make_package(folder.path())?;
+    succeed(&["package", "upload", &package, "--tenant", SLUG], None)?;
 
     let running = fails(&["tenants", "export", SLUG, "--file", &file], None)?;
     checks.contains("a tenant that runs is not exported", "tenant_awake", &running);
@@ -45,6 +72,15 @@ async fn a_tenant_moves_by_export_and_import() -> Result<()> {
     checks.equal("the copy has the name", "Mover", shown["name"].as_str().unwrap_or(""));
     succeed(&["tenants", "start", COPY], None)?;
     checks.equal("the copy has the same files", before, in_tenant(COPY, SHOW)?);
+    checks.equal("the copy has the same tables", "3 6 6", as_superuser(&postgres, COPIED)?);
+    let scheduled = json(&["workflow", "run", "hello", "--tenant", COPY])?;
+    let id = scheduled["execution_id"].as_str().context("no execution_id")?;
+    let ended = eventually("the execution succeeds", TIMEOUT, async || {
+        let shown = json(&["execution", "get", id, "--tenant", COPY])?;
+        ensure!(shown["state"] != "failed", "{shown}");
+        Ok(shown["state"] == "succeeded")
+    });
+    checks.require("a workflow runs in the copy", ended.await)?;
     succeed(&["tenants", "delete", COPY, "--yes"], None)?;
 
     let middle = bytes.len() / 2;
