@@ -74,6 +74,8 @@ pub struct Parts {
     pub dumps: DumpSettings,
     /// Held while a large package lies in memory.
     pub uploads: Arc<Semaphore>,
+    /// Notified when releases were deleted.
+    pub releases_deleted: Notify,
     /// Notified when a tenant has something to run.
     pub work: Notify,
     /// Held while a package is sent into a tenant.

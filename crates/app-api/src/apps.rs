@@ -2,6 +2,7 @@
 
 use protocol::Slug;
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
+use protocol::images::{PullPolicy, RegistryImage, SealedLogin};
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
 use protocol::variables::SecretNames;
@@ -17,7 +18,7 @@ use crate::db::app::{self, App, Release};
 use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation, rollout};
 use crate::tenant::TenantApp;
 use crate::validation::{self, refused_field};
-use crate::variables;
+use crate::{registries, variables};
 
 /// The most releases of one app.
 const MAX_RELEASES: i32 = 10_000;
@@ -117,7 +118,9 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
             Err(error) => Err(error.into()),
         }
     })
-    .await
+    .await?;
+    service.releases_deleted.notify_one();
+    Ok(())
 }
 
 /// The latest release first.
@@ -140,12 +143,12 @@ pub struct CreatedRelease {
     pub untried_because: Option<String>,
 }
 
-/// Makes a release of an image that the engine has. The image is checked and wrapped first, and its program is tried with
-/// the variables of the app.
+/// Makes a release of an image that the engine has, or that is pulled. The image is checked and wrapped first, and its program
+/// is tried with the variables of the app.
 ///
 /// # Errors
 /// `resource_not_found`; `invalid_fields` with every fault of the manifest; `image_missing`,
-/// `image_invalid`, `program_failed`.
+/// `image_invalid`, `registry_refused`, `registry_unreachable`, `program_failed`.
 pub async fn create_release(
     service: &Service,
     caller: &Principal,
@@ -172,16 +175,19 @@ pub async fn create_release(
             optional: manifest.optional_secrets,
         },
     };
+    let login = find_login(service, new).await?;
     let obstacle = trial_obstacle(service, &found, &wanted)?;
     let is_tried = new.smoke_start && obstacle.is_none();
     let request = PrepareImage {
         image: new.image.clone(),
+        pull: new.pull,
+        login,
         app: wanted.clone(),
         smoke_start: is_tried.then(|| manifest.env.clone()),
         app_env: found.app_env().filter(|_| is_tried),
     };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
-    let PreparedImage { image_id, command, port } = prepared;
+    let PreparedImage { image_id, repository_digest, command, port } = prepared;
     let process = AppSpec { command: Some(command), port: Some(port), ..wanted };
     let (mut conn, now) = (service.conn().await?, service.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
@@ -200,17 +206,35 @@ pub async fn create_release(
             process,
             env: manifest.env,
             created_at: now,
+            repository_digest,
         };
         let name = format!("{}/{}", found.slug, release_name(release.number));
         let entry =
             Entry::new(Actor::from(caller), Action::ReleaseCreate, Resource::new("release", name))
-                .after(json!({ "image": release.image, "digest": release.image_id }));
+                .after(json!({ "image": release.image, "digest": release.image_id, "repository_digest": release.repository_digest }));
         app::insert_release(conn, found.id, &release).await?;
         audit_log::append(conn, &entry, now).await?;
         let untried_because = obstacle.filter(|_| new.smoke_start);
         Ok(CreatedRelease { app: found, release, untried_because })
     })
     .await
+}
+
+/// The stored credentials of the registry in the image's name.
+///
+/// # Errors
+/// `invalid_fields` for a name that breaks the engine's rules.
+async fn find_login(service: &Service, new: &NewRelease) -> Result<Option<SealedLogin>, ApiError> {
+    let image = RegistryImage::parse(&new.image).map_err(|error| {
+        let detail = format!("The name of the image {error}.");
+        refused_field(Code::InvalidFields, "image", FieldCode::InvalidImage, detail)
+    })?;
+    match image {
+        Some(image) if new.pull != PullPolicy::Never => {
+            registries::sealed_login(&mut *service.conn().await?, image.host()).await
+        }
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Why a throw-away tenant cannot show whether the program of a release runs.
@@ -318,7 +342,13 @@ fn refused(error: &CallError) -> ApiError {
         if problem.code == Code::ProgramFailed.as_str() {
             return ApiError::new(Code::ProgramFailed, &problem.detail);
         }
-        let known = [Code::ImageMissing, Code::ImageInvalid, Code::DiskFull];
+        let known = [
+            Code::ImageMissing,
+            Code::ImageInvalid,
+            Code::RegistryRefused,
+            Code::RegistryUnreachable,
+            Code::DiskFull,
+        ];
         if let Some(code) = known.into_iter().find(|code| code.as_str() == problem.code) {
             return refused_field(code, "image", code, &problem.detail);
         }

@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
+use protocol::images::{PulledImage, PulledImageList, RemovedImage};
 use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
@@ -42,11 +43,19 @@ pub trait Orchestrator: Send + Sync + 'static {
     /// Makes the container of a tenant without one, and does not start it.
     fn prepare<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Checks that an image can run an app, and makes it ready for tenants.
+    /// Pulls an image if that is requested, checks that it can run an app, and makes it ready for tenants. A pull ends when the
+    /// returned future is dropped.
     fn prepare_image<'a>(
         &'a self,
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
+
+    /// The images that were pulled and that nobody prepares at the moment.
+    fn pulled_images(&self) -> BoxFuture<'_, Result<PulledImageList, CallError>>;
+
+    /// Removes a pulled image, unless something needs it. Returns whether it is gone.
+    fn remove_image<'a>(&'a self, image: &'a PulledImage)
+    -> BoxFuture<'a, Result<bool, CallError>>;
 
     /// Returns once the wake has begun; the watch reports its result.
     fn wake(&self, id: TenantId) -> BoxFuture<'_, Result<(), CallError>>;
@@ -114,6 +123,9 @@ pub struct OrchestratorClient {
 
 /// A start may queue behind many others.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(120);
+/// A pull of half an hour after one other, and the trial of the program. The orchestrator bounds each of these itself.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(70 * 60);
+const IMAGES_TIMEOUT: Duration = Duration::from_secs(120);
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The tenant may have to wake first.
@@ -158,7 +170,24 @@ impl Orchestrator for OrchestratorClient {
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
         Box::pin(async move {
             let path = "/v1/images/prepare";
-            self.client.call(Method::POST, path, Some(request), APPLY_TIMEOUT).await
+            self.client.call(Method::POST, path, Some(request), PREPARE_TIMEOUT).await
+        })
+    }
+
+    fn pulled_images(&self) -> BoxFuture<'_, Result<PulledImageList, CallError>> {
+        Box::pin(async move {
+            self.client.call(Method::GET, "/v1/images", None::<&()>, IMAGES_TIMEOUT).await
+        })
+    }
+
+    fn remove_image<'a>(
+        &'a self,
+        PulledImage { image_id, preparations }: &'a PulledImage,
+    ) -> BoxFuture<'a, Result<bool, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/images/{image_id}?preparations={preparations}");
+            let removed = self.client.call(Method::DELETE, &path, None::<&()>, IMAGES_TIMEOUT);
+            removed.await.map(|RemovedImage { removed }| removed)
         })
     }
 

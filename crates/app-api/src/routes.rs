@@ -139,6 +139,10 @@ pub const ROUTES: &[Route] = routes! {
     api  POST   "/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "Resume a paused rollout", api::rollouts::resume_rollout;
     api  POST   "/apps/{app}/rollouts/{id}/abort", PlatformAdmin, "End a rollout; tenants that moved stay", api::rollouts::abort_rollout;
 
+    api  GET    "/registries",                  PlatformAdmin, "List registries with credentials", api::registries::list_registries;
+    api  PUT    "/registries/{host}",           PlatformAdmin, "Set the credentials of a registry, from the next pull on", api::registries::set_registry;
+    api  DELETE "/registries/{host}",           PlatformAdmin, "Delete the credentials of a registry", api::registries::delete_registry;
+
     api  GET    "/sessions",                    WholeAccount(Read), "List one's own sessions", api::sessions::list_sessions;
     api  DELETE "/sessions",                    WholeAccount(Admin), "End one's other sessions", api::sessions::revoke_other_sessions;
     api  DELETE "/sessions/{id}",               WholeAccount(Admin), "End one of one's sessions", api::sessions::revoke_session;
@@ -231,6 +235,9 @@ pub const ROUTES: &[Route] = routes! {
     page POST   "/admin/apps/{app}/rollouts/{id}/pause", PlatformAdmin, "", pages::apps::pause_rollout;
     page POST   "/admin/apps/{app}/rollouts/{id}/resume", PlatformAdmin, "", pages::apps::resume_rollout;
     page POST   "/admin/apps/{app}/rollouts/{id}/abort", PlatformAdmin, "", pages::apps::abort_rollout;
+    page GET    "/admin/registries",            PlatformAdmin, "", pages::registries::show_registries;
+    page POST   "/admin/registries",            PlatformAdmin, "", pages::registries::set_registry;
+    page POST   "/admin/registries/{host}/delete", PlatformAdmin, "", pages::registries::delete_registry;
     page GET    "/admin/invitations/{token}",   Public,        "", pages::invitation::show_invitation;
     page POST   "/admin/invitations/{token}",   Public,        "", pages::invitation::accept_invitation;
     page GET    "/admin/team",                  PlatformRead,  "", pages::team::show_team;

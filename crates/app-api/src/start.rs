@@ -45,8 +45,8 @@ use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::TenantDatabases;
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
-    audit, bootstrap_key, database_setup, mail, rollout, routes, second_factor, summaries,
-    transfer, webhooks, work,
+    audit, bootstrap_key, database_setup, mail, pulled_images, rollout, routes, second_factor,
+    summaries, transfer, webhooks, work,
 };
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
@@ -151,6 +151,7 @@ pub async fn run(
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
         dumps: settings.dumps,
+        releases_deleted: Notify::new(),
         work: Notify::new(),
         task_starts: Arc::new(Semaphore::new(MAX_TASK_STARTS)),
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
@@ -264,6 +265,7 @@ async fn keep_working(
         () = rollout::drive::run(app) => Ok(()),
         () = summaries::run(app, summary_interval) => Ok(()),
         () = transfer::run(app) => Ok(()),
+        () = pulled_images::run(app) => Ok(()),
     }
 }
 

@@ -95,7 +95,7 @@ const DOCKER_SOCKET: Setting = Setting::with_default(
 const DISK_RESERVE_BYTES: Setting = Setting::with_default(
     "CIAL_DISK_RESERVE_BYTES",
     "1073741824",
-    "with less free on the engine's disk no new tenant is created",
+    "with less free on the engine's disk no new tenant is created and no image is pulled",
 )
 .for_operators();
 const START_CONCURRENCY: Setting = Setting::computed(

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 use protocol::database_proxy;
 use protocol::files::DiskShare;
+use protocol::images::{RegistryLogin, SealedLogin};
 use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use protocol::spec::Spec;
 use protocol::variables::Variables;
@@ -87,6 +88,13 @@ impl TenantDirs {
 
     fn begin_change(&self) -> MutexGuard<'_, ()> {
         self.change.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decrypts the credentials of a registry; `None` if they were encrypted for another installation or registry.
+    pub fn open_login(&self, login: &SealedLogin) -> Option<RegistryLogin> {
+        let key = keys::registry_key(&self.master_keys.sso, &login.host);
+        let opened = sealed::open(&key, &login.sealed).ok()?;
+        serde_json::from_slice(&opened).ok()
     }
 
     /// The directory that the tenant's PID 1 puts its socket into.

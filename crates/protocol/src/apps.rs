@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Slug;
+use crate::images::PullPolicy;
 use crate::process::Hooks;
 use crate::variables::SecretNames;
 
@@ -42,8 +43,11 @@ pub struct AppList {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRelease {
-    /// The name of an image that the engine has.
+    /// The name of an image that the engine has, or one that begins with a registry, like `registry.example.com/notes:1.4`.
     pub image: String,
+    /// When the image is pulled from the registry in its name.
+    #[serde(default)]
+    pub pull: PullPolicy,
     /// The text of a `cial.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
@@ -68,6 +72,10 @@ pub struct Release {
     pub image: String,
     /// The id of the image that the name meant: `sha256:…`. Tenants run this image.
     pub digest: String,
+    /// The image in the registry that its name mentions, like `registry.example.com/notes@sha256:…`; null for one that names
+    /// no registry.
+    #[serde(default)]
+    pub repository_digest: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
     pub port: u16,

@@ -18,6 +18,7 @@ pub mod gauges;
 pub mod headers;
 pub mod history;
 pub mod id;
+pub mod images;
 pub mod inside;
 pub mod leases;
 pub mod mails;

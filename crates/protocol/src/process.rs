@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::images::{PullPolicy, SealedLogin};
 use crate::variables::{SealedAppEnv, SecretNames};
 
 /// How the program of a release runs. An absent value is the image's own, or the platform's default.
@@ -94,12 +95,17 @@ pub struct AppProcess {
     pub release: String,
 }
 
-/// `POST /v1/images/prepare`: checks an image of the engine for an app, wraps it, and tries its program.
+/// `POST /v1/images/prepare`: pulls an image for an app, checks it, wraps it, and tries its program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrepareImage {
-    /// A name that the engine knows.
+    /// A name that the engine knows, or that mentions the registry that does.
     pub image: String,
+    #[serde(default)]
+    pub pull: PullPolicy,
+    /// What the registry in the name asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<SealedLogin>,
     pub app: AppSpec,
     /// Start the program once in a throw-away tenant with these variables, and refuse an image whose program does not get
     /// ready.
@@ -115,6 +121,9 @@ pub struct PrepareImage {
 pub struct PreparedImage {
     /// The id of the image that the name meant: `sha256:…`.
     pub image_id: String,
+    /// The image in the registry that the name mentioned: `registry.example/notes@sha256:…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository_digest: Option<String>,
     pub command: Vec<String>,
     pub port: u16,
 }

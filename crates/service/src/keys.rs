@@ -4,6 +4,7 @@ use crate::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::TenantId;
+use protocol::images::RegistryHost;
 
 /// The HS256 key of one tenant: HKDF-SHA256 of `CIAL_SSO_SECRET`, no salt, info `sso/v1/{uuid}`.
 pub fn sso_key(master: &Secret, tenant: TenantId) -> [u8; 32] {
@@ -28,6 +29,11 @@ pub fn env_key(master: &Secret, tenant: TenantId) -> [u8; 32] {
 /// The key that encrypts the variables and secrets of one app: HKDF of `CIAL_SSO_SECRET`, info `app-env/v1/{uuid}`.
 pub fn app_env_key(master: &Secret, app: uuid::Uuid) -> [u8; 32] {
     derive(master, &format!("app-env/v1/{app}"))
+}
+
+/// The key that encrypts the credentials of one registry: HKDF of `CIAL_SSO_SECRET`, info `registry/v1/{host}`.
+pub fn registry_key(master: &Secret, host: &RegistryHost) -> [u8; 32] {
+    derive(master, &format!("registry/v1/{host}"))
 }
 
 /// The key that encrypts what an authenticator app of this person knows: HKDF, info `second-factor/v1/{user}`.

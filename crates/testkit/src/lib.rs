@@ -12,6 +12,7 @@ pub mod installation;
 pub mod model;
 pub mod peer;
 pub mod reference;
+pub mod registry;
 mod small_disk;
 mod temp_dir;
 

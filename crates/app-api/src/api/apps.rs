@@ -87,6 +87,7 @@ fn release_view(
         release: release_name(release.number),
         image: release.image,
         digest: release.image_id,
+        repository_digest: release.repository_digest,
         command: release.process.command.unwrap_or_default(),
         port: release.process.port.unwrap_or_default(),
         health_path: release.process.health_path,

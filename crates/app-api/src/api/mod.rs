@@ -17,6 +17,7 @@ pub mod model;
 pub mod open;
 pub mod packages;
 pub mod passkeys;
+pub mod registries;
 pub mod rollouts;
 pub mod second_factor;
 pub mod sessions;

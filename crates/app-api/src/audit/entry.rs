@@ -83,6 +83,8 @@ actions! {
     InvitationAccept = "invitation.accept",
     MembershipSet = "membership.set",
     MembershipRemove = "membership.remove",
+    RegistrySet = "registry.set",
+    RegistryDelete = "registry.delete",
     WebhookCreate = "webhook.create",
     WebhookDelete = "webhook.delete",
     WebhookReplay = "webhook.replay",
@@ -158,6 +160,8 @@ impl Action {
             | Self::KeyRevoke
             | Self::InvitationCreate
             | Self::InvitationRevoke
+            | Self::RegistrySet
+            | Self::RegistryDelete
             | Self::WebhookCreate
             | Self::WebhookDelete
             | Self::WebhookReplay

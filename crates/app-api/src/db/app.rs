@@ -47,6 +47,7 @@ pub struct Release {
     #[diesel(deserialize_as = JsonColumn<BTreeMap<String, String>>)]
     pub env: BTreeMap<String, String>,
     pub created_at: Timestamp,
+    pub repository_digest: Option<String>,
 }
 
 /// Returns `false` when the slug is taken.
@@ -137,8 +138,19 @@ pub async fn insert_release(conn: &mut Conn, app: Uuid, release: &Release) -> Qu
         releases::process.eq(serde_json::to_value(&release.process).unwrap_or_default()),
         releases::env.eq::<Value>(json(&release.env)),
         releases::created_at.eq(release.created_at),
+        releases::repository_digest.eq(&release.repository_digest),
     );
     diesel::insert_into(releases::table).values(row).execute(conn).await
+}
+
+/// Those of these images that a release has.
+pub async fn images_of_releases(conn: &mut Conn, images: &[String]) -> QueryResult<Vec<String>> {
+    releases::table
+        .filter(releases::image_id.eq_any(images))
+        .select(releases::image_id)
+        .distinct()
+        .load(conn)
+        .await
 }
 
 /// The releases of an app, the latest first.

@@ -20,6 +20,7 @@ pub mod open_work;
 pub mod passkey;
 mod query_deadline;
 mod quote;
+pub mod registry;
 pub mod reset_link;
 pub mod roles;
 pub mod rollout;

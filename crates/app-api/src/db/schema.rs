@@ -150,6 +150,17 @@ diesel::table! {
         process -> Jsonb,
         env -> Jsonb,
         created_at -> Timestamptz,
+        repository_digest -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    registries (host) {
+        host -> Text,
+        username -> Text,
+        sealed_login -> Text,
+        updated_by -> Text,
+        updated_at -> Timestamptz,
     }
 }
 

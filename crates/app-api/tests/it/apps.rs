@@ -46,7 +46,7 @@ async fn a_release_is_an_image_by_its_id_and_a_manifest() {
     shown["created_at"] = json!("…");
     let expected = json!({
         "app": "notes", "release": "v1", "image": "notes:1", "digest": "sha256:of-notes:1",
-        "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "public_paths": ["/hooks/"],
+        "repository_digest": null, "command": ["/bin/notes"], "port": 5000, "health_path": "/up", "public_paths": ["/hooks/"],
         "database": false, "chat": "/chat", "hooks": { "migrate": ["/bin/notes", "up"], "timeout_seconds": 90 },
         "secrets": {}, "missing_secrets": [], "env": { "GREETING": "hello" },
         "created_at": "…",

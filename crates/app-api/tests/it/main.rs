@@ -36,6 +36,7 @@ mod passkeys;
 mod password_reset;
 mod people;
 mod reconciling;
+mod registries;
 mod rollouts;
 mod route_feed;
 mod second_factor;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 
-use super::{AppEnvCommand, AppSecretsCommand, Confirm, WaitOptions, parse_duration};
+use protocol::images::PullPolicy;
+
+use super::{AppEnvCommand, AppSecretsCommand, Confirm, WaitOptions, parse_duration, words_of};
 
 #[derive(Debug, Subcommand)]
 pub enum AppsCommand {
@@ -69,7 +71,7 @@ pub struct DeleteApp {
 pub enum ReleaseCommand {
     /// list the releases of an app, the latest first
     List(AppArg),
-    /// create a release of an image that the engine has
+    /// create a release of an image, which is pulled if the engine lacks it
     Create(CreateRelease),
 }
 
@@ -78,9 +80,12 @@ pub struct CreateRelease {
     /// short name of the app
     #[arg(value_name = "APP")]
     pub slug: String,
-    /// name of an image on the engine
+    /// name of an image on the engine, or with its registry: r.example.com/notes:1
     #[arg(long, value_name = "IMAGE")]
     pub image: String,
+    /// when to pull an image that is named with its registry
+    #[arg(long, value_name = "WHEN", default_value = PullPolicy::default().as_str(), value_parser = words_of(PullPolicy::ALL, PullPolicy::as_str))]
+    pub pull: PullPolicy,
     /// manifest of the release; - for standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub manifest: Option<PathBuf>,

@@ -4,6 +4,7 @@ mod apps;
 mod manifest;
 mod models;
 mod people;
+mod registries;
 mod tenants;
 mod tools;
 mod variables;
@@ -29,6 +30,7 @@ pub use people::{
     ExportFormat, InvitationsCommand, KeysCommand, ListAudit, ListKeys, MailsCommand,
     MembersCommand, SessionsCommand, UsersCommand, WebhooksCommand,
 };
+pub use registries::{DeleteRegistry, RegistriesCommand, SetRegistry};
 pub use tenants::{
     ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ExportTenant, ImportTenant,
     ListTenants, LogsArgs, MigrateTenants, NamedTenant, OpenTenant, SetRelease, SetTenant,
@@ -145,6 +147,12 @@ pub enum Command {
     Apps {
         #[command(subcommand)]
         command: Option<AppsCommand>,
+    },
+    /// accounts with which images are pulled from their registries
+    #[command(visible_alias = "registry", args_conflicts_with_subcommands = true)]
+    Registries {
+        #[command(subcommand)]
+        command: Option<RegistriesCommand>,
     },
     /// upload, list and delete the packages of a tenant
     #[command(visible_alias = "package", args_conflicts_with_subcommands = true)]

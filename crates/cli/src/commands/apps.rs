@@ -1,5 +1,8 @@
 //! `cial apps`.
 
+use std::time::Duration;
+
+use protocol::images::{PullPolicy, RegistryImage};
 use serde_json::{Value, json};
 
 use super::{confirm, manifest, pages, rollouts, variables};
@@ -10,6 +13,8 @@ use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape};
 
 const PATH: &str = "/v1/apps";
+/// A pull, after that of somebody else: the server ends each before.
+const PULL_PATIENCE: Duration = Duration::from_secs(75 * 60);
 
 pub(super) const APPS: Shape = Shape {
     plural: "apps",
@@ -31,6 +36,7 @@ pub(super) const RELEASES: Shape = Shape {
         Column::new("PORT", "/port"),
         Column::time("CREATED", "/created_at"),
         Column::new("DIGEST", "/digest").wide(),
+        Column::new("REPOSITORY_DIGEST", "/repository_digest").wide(),
         Column::new("COMMAND", "/command").wide(),
         Column::new("HEALTH", "/health_path").wide(),
     ],
@@ -80,6 +86,9 @@ fn create(args: &CreateApp, context: &Context<'_>) -> Result<(), CliError> {
 /// The manifest is checked here, too: its faults are then those of a file.
 fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), CliError> {
     let mut body = json!({ "image": args.image });
+    if args.pull != PullPolicy::default() {
+        body["pull"] = args.pull.as_str().into();
+    }
     if let Some(file) = &args.manifest {
         body["manifest"] = manifest::read_checked(file)?.into();
     }
@@ -87,8 +96,16 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
         body["smoke_start"] = false.into();
     }
     let title = format!("create a release of app {}", args.slug);
-    let request =
+    let mut request =
         Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);
+    // The server judges the name.
+    let names_registry = matches!(RegistryImage::parse(&args.image), Ok(Some(_)));
+    if names_registry && args.pull != PullPolicy::Never {
+        let condition =
+            if args.pull == PullPolicy::Missing { ", unless the engine has it" } else { "" };
+        context.output.note(&format!("pulling {}{condition}", args.image));
+        request = request.patience(PULL_PATIENCE);
+    }
     let created = context.call(&request)?;
     if let Some(why) = created["untried_because"].as_str() {
         context.output.note(why);

@@ -10,6 +10,7 @@ use protocol::executions::{
     Execution, ExecutionState, ExecutionSummary, ExecutionTask, ScheduledExecution, TaskState,
     Workflow,
 };
+use protocol::images::Registry;
 use protocol::mails::WaitingMail;
 use protocol::model::{ModelEndpoint, ModelUsageDay};
 use protocol::packages::{Package, UploadedPackage};
@@ -25,8 +26,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    apps, audit, executions, keys, mails, models, packages, people, rollouts, tenants, triggers,
-    variables, webhooks, whoami,
+    apps, audit, executions, keys, mails, models, packages, people, registries, rollouts, tenants,
+    triggers, variables, webhooks, whoami,
 };
 use crate::output::Shape;
 
@@ -184,6 +185,7 @@ fn release() -> Release {
         release: text(),
         image: text(),
         digest: text(),
+        repository_digest: Some(text()),
         command: vec![text()],
         port: 1,
         health_path: Some(text()),
@@ -196,6 +198,15 @@ fn release() -> Release {
         untried_because: Some(text()),
         env: BTreeMap::new(),
         created_at: text(),
+    }
+}
+
+fn registry() -> Registry {
+    Registry {
+        host: "registry.example.com".parse().unwrap(),
+        username: text(),
+        updated_by: text(),
+        updated_at: text(),
     }
 }
 
@@ -366,6 +377,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("NEW_TRIGGER", &triggers::NEW_TRIGGER, json!(trigger())),
         ("NEW_WEBHOOK", &webhooks::NEW_WEBHOOK, json!(webhook())),
         ("PACKAGES", &packages::PACKAGES, json!(package())),
+        ("REGISTRIES", &registries::REGISTRIES, json!(registry())),
         ("RELEASES", &apps::RELEASES, json!(release())),
         ("ROLLOUTS", &rollouts::ROLLOUTS, json!(rollout())),
         ("SCHEDULED", &executions::SCHEDULED, json!(scheduled)),

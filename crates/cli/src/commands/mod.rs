@@ -20,6 +20,7 @@ mod packages;
 mod pages;
 mod people;
 mod profile;
+mod registries;
 mod rollouts;
 mod tenants;
 mod transfer;
@@ -43,6 +44,7 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
     match command {
         Command::Tenants { command } => tenants::run(command, context),
         Command::Apps { command } => apps::run(command, context),
+        Command::Registries { command } => registries::run(command, context),
         Command::Packages { command } => packages::run(command, context),
         Command::Workflows { command } => executions::workflows(command, context),
         Command::Executions { command } => executions::executions(command, context),

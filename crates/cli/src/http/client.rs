@@ -145,20 +145,26 @@ impl Client {
             (_, _, Some(file)) => {
                 let head = head.header(header::CONTENT_TYPE, protocol::transfer::CONTENT_TYPE);
                 if file.as_os_str() == "-" {
-                    self.run(head.body(SendBody::from_reader(&mut std::io::stdin().lock()))?)
+                    self.run(
+                        request,
+                        head.body(SendBody::from_reader(&mut std::io::stdin().lock()))?,
+                    )
                 } else {
-                    self.run(head.body(&File::open(file)?)?)
+                    self.run(request, head.body(&File::open(file)?)?)
                 }
             }
             (_, Some(form), None) => {
                 let kind = format!("multipart/form-data; boundary={}", form.boundary);
-                self.run(head.header(header::CONTENT_TYPE, kind).body(form.bytes.as_slice())?)
+                self.run(
+                    request,
+                    head.header(header::CONTENT_TYPE, kind).body(form.bytes.as_slice())?,
+                )
             }
             (Some(body), None, None) => {
                 let head = head.header(header::CONTENT_TYPE, "application/json");
-                self.run(head.body(body.to_string())?)
+                self.run(request, head.body(body.to_string())?)
             }
-            (None, None, None) => self.run(head.body(())?),
+            (None, None, None) => self.run(request, head.body(())?),
         }?;
         self.note_facts(response.headers());
         Ok(response)
@@ -166,12 +172,15 @@ impl Client {
 
     fn run(
         &self,
+        wanted: &Request,
         request: ureq::http::Request<impl AsSendBody>,
     ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         // `cial api DELETE … --data` has a body where HTTP rarely has one.
-        let request =
-            self.agent.configure_request(request).allow_non_standard_methods(true).build();
-        self.agent.run(request)
+        let mut config = self.agent.configure_request(request).allow_non_standard_methods(true);
+        if let Some(patience) = wanted.patience {
+            config = config.timeout_recv_response(Some(patience)).timeout_per_read(Some(patience));
+        }
+        self.agent.run(config.build())
     }
 
     pub(super) fn key(&self) -> Option<&str> {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 pub(crate) use ureq::http::Method;
@@ -27,12 +28,23 @@ pub(crate) struct Request {
     pub(crate) upload: Option<PathBuf>,
     /// With a key the server performs a repeated request once.
     pub(crate) idempotency_key: Option<String>,
+    /// How long the response may take, where that is not the usual time.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Request {
     pub(crate) fn new(method: Method, path: impl Into<String>, title: impl Into<String>) -> Self {
         let (path, title) = (path.into(), title.into());
-        Self { title, method, path, body: None, form: None, upload: None, idempotency_key: None }
+        Self {
+            title,
+            method,
+            path,
+            body: None,
+            form: None,
+            upload: None,
+            idempotency_key: None,
+            patience: None,
+        }
     }
 
     pub(crate) fn get(path: impl Into<String>, title: impl Into<String>) -> Self {
@@ -63,6 +75,13 @@ impl Request {
         let end = format!("\r\n--{boundary}--\r\n");
         let bytes = [begin.as_bytes(), bytes, end.as_bytes()].concat();
         self.form = Some(Form { boundary, bytes });
+        self
+    }
+
+    /// Waits longer than usual for the response.
+    #[must_use]
+    pub(crate) fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
         self
     }
 

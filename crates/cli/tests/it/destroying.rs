@@ -65,6 +65,7 @@ const DESTRUCTIVE: [(&str, &[&str], &str); 20] = [
     ("apps env unset", &["shop", "MODE"], "DELETE /v1/apps/shop/env/MODE"),
     ("apps secrets unset", &["shop", "TOKEN"], "DELETE /v1/apps/shop/secrets/TOKEN"),
     ("apps rollout abort", &["shop"], "POST /v1/apps/shop/rollouts/1/abort"),
+    ("registries delete", &["r.example:5000"], "DELETE /v1/registries/r.example%3A5000"),
     ("packages delete", &["etl", "1.0.0"], "DELETE /v1/tenants/acme/packages/etl/1.0.0"),
     ("triggers delete", &["nightly"], "DELETE /v1/tenants/acme/triggers/nightly"),
     ("executions cancel", &["1"], "POST /v1/tenants/acme/executions/1/cancel"),

@@ -3,6 +3,7 @@
 use protocol::api_keys::NewKey;
 use protocol::apps::{NewApp, NewRelease, SetRelease};
 use protocol::control::NewTenant;
+use protocol::images::SetRegistry;
 use protocol::people::{ChangeUser, NewInvitation, SetMember};
 use protocol::rollouts::NewRollout;
 use protocol::triggers::NewTrigger;
@@ -51,6 +52,18 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             "POST /v1/tenants/acme/triggers",
             read_as::<NewTrigger>,
             json!({ "name": "hourly", "workflow": "etl", "kind": "cron", "cron": "@hourly", "context": {} }),
+        ),
+        (
+            "apps release create shop --image r.example/shop:1 --pull always",
+            "POST /v1/apps/shop/releases",
+            read_as::<NewRelease>,
+            json!({ "image": "r.example/shop:1", "pull": "always" }),
+        ),
+        (
+            "registries set 127.0.0.1:5000 --username bob --file password",
+            "PUT /v1/registries/127.0.0.1%3A5000",
+            read_as::<SetRegistry>,
+            json!({ "username": "bob", "password": "hunter2" }),
         ),
         (
             "tenants env set acme MODE=a=b",
@@ -160,6 +173,7 @@ fn each_command_sends_what_the_api_reads() {
         let server = Server::always(json_response("200 OK", &json!({})));
         let cial = Cial::at(&server)
             .file("value", "two\nlines\n")
+            .file("password", "hunter2\n")
             .file("body.json", r#"{ "slug": "shop", "name": "Shop" }"#);
         let words: Vec<_> = line.split(' ').collect();
         let output = cial.command(&words).current_dir(cial.home()).output().unwrap();

@@ -5,6 +5,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, Path};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use protocol::images::RegistryImage;
 use protocol::orchestrator::ApplyRequest;
 use protocol::problem::{Code, FieldCode};
 use protocol::process::PrepareImage;
@@ -90,13 +91,14 @@ fn check(id: TenantId, spec: &Spec, images: &AllowedImages) -> Parsed<()> {
 /// The name of an image reaches the engine as a part of a path.
 pub(super) fn parse_prepare(body: Result<Bytes, BytesRejection>) -> Parsed<PrepareImage> {
     let request: PrepareImage = parse_json(body, super::MAX_BODY_BYTES)?;
-    if allowed_images::is_tag(&request.image) {
-        return Ok(request);
-    }
+    let fault = match RegistryImage::parse(&request.image) {
+        Ok(Some(_)) => return Ok(request),
+        Ok(None) if allowed_images::is_tag(&request.image) => return Ok(request),
+        Ok(None) => "must be the name of an image".to_owned(),
+        Err(error) => error.to_string(),
+    };
     let failure = ApiError::new(Code::InvalidSpec, "The image's name is not valid.");
-    Err(failure
-        .with_field_error("image", FieldCode::Invalid, "must be the name of an image")
-        .into())
+    Err(failure.with_field_error("image", FieldCode::Invalid, fault).into())
 }
 
 struct FieldError {

@@ -12,6 +12,10 @@ pub enum DriverErrorCode {
     TenantAwake,
     ImageMissing,
     ImageInvalid,
+    /// A registry does not respond, or breaks off.
+    RegistryUnreachable,
+    /// A registry wants credentials, or others.
+    RegistryRefused,
     /// The program of an image did not get ready in a smoke start.
     ProgramFailed,
     /// A secret that the release requires has no value.
@@ -35,12 +39,14 @@ pub enum DriverErrorCode {
 }
 
 impl DriverErrorCode {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::NoSuchTenant,
         Self::TenantDeleted,
         Self::TenantAwake,
         Self::ImageMissing,
         Self::ImageInvalid,
+        Self::RegistryUnreachable,
+        Self::RegistryRefused,
         Self::ProgramFailed,
         Self::SecretMissing,
         Self::NameTaken,
@@ -65,6 +71,8 @@ impl DriverErrorCode {
             Self::TenantAwake => Code::TenantAwake,
             Self::ImageMissing => Code::ImageMissing,
             Self::ImageInvalid => Code::ImageInvalid,
+            Self::RegistryUnreachable => Code::RegistryUnreachable,
+            Self::RegistryRefused => Code::RegistryRefused,
             Self::ProgramFailed => Code::ProgramFailed,
             Self::SecretMissing => Code::SecretMissing,
             Self::NameTaken => Code::NameTaken,
@@ -121,6 +129,8 @@ impl DriverError {
             | DriverErrorCode::EngineTooOld
             | DriverErrorCode::NotListed
             | DriverErrorCode::OutOfResources
+            | DriverErrorCode::RegistryUnreachable
+            | DriverErrorCode::RegistryRefused
             | DriverErrorCode::ProgramFailed => false,
         }
     }
@@ -134,6 +144,8 @@ impl DriverError {
             | DriverErrorCode::TenantAwake
             | DriverErrorCode::ImageMissing
             | DriverErrorCode::ImageInvalid
+            | DriverErrorCode::RegistryUnreachable
+            | DriverErrorCode::RegistryRefused
             | DriverErrorCode::ProgramFailed
             | DriverErrorCode::SecretMissing
             | DriverErrorCode::NameTaken
@@ -212,6 +224,8 @@ mod tests {
         409 tenant_awake
         422 image_missing
         422 image_invalid
+        502 registry_unreachable
+        422 registry_refused
         422 program_failed
         422 secret_missing
         409 name_taken

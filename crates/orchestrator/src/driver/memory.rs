@@ -23,12 +23,13 @@ use protocol::variables::SealedAppEnv;
 use protocol::{TenantId, Timestamp};
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     AppliedLimits, CommandControl, ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError,
-    DriverErrorCode, DriverFuture, EngineEvent, ExitStatus, LogOptions, LogStream, ResourceUsage,
-    RunState, RunningCommand, VOLUME_FOLDERS, VolumeSink, VolumeStream,
+    DriverErrorCode, DriverFuture, EngineEvent, ExitStatus, ImagePull, LogOptions, LogStream,
+    PullOutcome, ResourceUsage, RunState, RunningCommand, VOLUME_FOLDERS, VolumeSink, VolumeStream,
 };
 use crate::core_back::{self, BusyError};
 use crate::revocation::RevokeError;
@@ -89,6 +90,10 @@ struct SimulatedEngine {
     quotas: HashMap<TenantId, u64>,
     /// What tenants were told about their disk, in order.
     disk_reports: Vec<DiskUse>,
+    /// The names of the images that were pulled.
+    pulled: BTreeSet<String>,
+    /// How long a pull takes.
+    pull_duration: Duration,
     gauges: HashMap<TenantId, GaugeReport>,
     summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
@@ -166,13 +171,18 @@ impl MemoryDriver {
         self.state().scripts.insert(id, script);
     }
 
+    /// Sets how long a pull of an image takes.
+    pub fn set_pull_duration(&self, duration: Duration) {
+        self.state().pull_duration = duration;
+    }
+
     /// Sets the behavior of tenants that have none of their own.
     pub fn set_default_behavior(&self, script: TenantBehavior) {
         self.state().default_script = script;
     }
 
     /// The calls that the engine received, in order: `create …`, `start …`, `stop …`, `freeze …`,
-    /// `thaw …`, `busy …`, `remove …`, and of commands `exec …`, `resize …`, `end …`.
+    /// `thaw …`, `busy …`, `remove …`, of images `pull …`, `abandon …`, `remove-image …`, and of commands `exec …`, `resize …`, `end …`.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
     }
@@ -748,6 +758,52 @@ impl Driver for MemoryDriver {
         })
     }
 
+    fn pull_image<'a>(
+        &'a self,
+        pull: &'a ImagePull,
+        abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            let name = pull.image.to_string();
+            let (has_it, duration) = {
+                let state = self.state();
+                (state.pulled.contains(&name), state.pull_duration)
+            };
+            if !pull.policy.wants_pull(&pull.image, has_it) {
+                let image_id = has_it.then(|| format!("sha256:{name}"));
+                return Ok(PullOutcome { image_id, is_new: false });
+            }
+            self.state().calls.push(format!("pull {name}"));
+            tokio::select! {
+                () = tokio::time::sleep(duration) => {}
+                () = abandoned.cancelled() => {
+                    self.state().calls.push(format!("abandon {name}"));
+                    return Err(DriverError::new(DriverErrorCode::Internal, "abandoned"));
+                }
+            }
+            let is_new = self.state().pulled.insert(name.clone());
+            Ok(PullOutcome { image_id: Some(format!("sha256:{name}")), is_new })
+        })
+    }
+
+    fn list_pulled(&self) -> DriverFuture<'_, Vec<String>> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            Ok(self.state().pulled.iter().map(|name| format!("sha256:{name}")).collect())
+        })
+    }
+
+    fn remove_pulled<'a>(&'a self, image_id: &'a str) -> DriverFuture<'a, bool> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            let name = image_id.strip_prefix("sha256:").unwrap_or(image_id);
+            self.state().calls.push(format!("remove-image {name}"));
+            self.state().pulled.remove(name);
+            Ok(true)
+        })
+    }
+
     fn prepare_image<'a>(
         &'a self,
         image: &'a str,
@@ -757,6 +813,7 @@ impl Driver for MemoryDriver {
             self.check_reachable()?;
             Ok(PreparedImage {
                 image_id: format!("sha256:{image}"),
+                repository_digest: None,
                 command: app.command.clone().unwrap_or_default(),
                 port: app.port.unwrap_or(DEFAULT_APP_PORT),
             })

@@ -9,6 +9,7 @@ mod disk_guard;
 pub mod docker;
 mod drift;
 mod error;
+mod images;
 pub mod memory;
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,6 +30,7 @@ use protocol::{TenantId, Timestamp};
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use crate::core_back::BusyError;
 use crate::revocation::RevokeError;
@@ -37,6 +39,7 @@ pub use command::{CommandControl, CommandHandle, CommandOutput, RunningCommand};
 pub use disk_guard::{DiskExcess, DiskGuard, DiskQuota, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
+pub use images::{ImagePull, PullOutcome};
 
 pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 
@@ -127,7 +130,17 @@ pub trait Driver: Send + Sync + 'static {
         tar: VolumeStream,
     ) -> DriverFuture<'_, ()>;
     fn capacity(&self) -> DriverFuture<'_, Capacity>;
-    /// Checks that an image can run an app, and makes it ready for tenants.
+    /// Pulls an image from its registry if its policy wants that. A pull that fails, or that is abandoned, leaves nothing.
+    fn pull_image<'a>(
+        &'a self,
+        pull: &'a ImagePull,
+        abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome>;
+    /// The ids of the images that [`pull_image`](Self::pull_image) brought to the engine.
+    fn list_pulled(&self) -> DriverFuture<'_, Vec<String>>;
+    /// Removes an image of [`list_pulled`](Self::list_pulled), unless a container needs it. Returns whether it is gone.
+    fn remove_pulled<'a>(&'a self, image_id: &'a str) -> DriverFuture<'a, bool>;
+    /// Checks that an image of the engine can run an app, and makes it ready for tenants.
     fn prepare_image<'a>(
         &'a self,
         image: &'a str,

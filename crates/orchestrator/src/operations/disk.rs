@@ -54,6 +54,11 @@ impl DiskWatch {
 const QUOTA_INTERVAL: Duration = Duration::from_secs(15);
 
 impl Operations {
+    /// The time since the operations began.
+    pub(super) fn uptime(&self) -> Duration {
+        self.disk.origin.elapsed()
+    }
+
     pub(crate) fn check_disk_later(self: &Arc<Self>) {
         let operations = self.clone();
         tokio::spawn(async move { operations.check_disk().await });

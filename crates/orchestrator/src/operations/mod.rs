@@ -4,6 +4,7 @@
 //! under way and finds the result.
 
 mod disk;
+mod images;
 mod resync;
 mod smoke_start;
 mod turn;
@@ -28,6 +29,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub(crate) use self::turn::Turn;
 
 use self::disk::DiskWatch;
+use self::images::ImageUses;
 use self::smoke_start::SmokeStarts;
 use self::turn::TurnTable;
 use crate::core_back::{BusyError, CORE_BACK_TIMEOUT};
@@ -58,6 +60,8 @@ pub struct Operations {
     busy_checks: CallLimit,
     disk: DiskWatch,
     smoke_starts: SmokeStarts,
+    pulls: CallLimit,
+    image_uses: Mutex<ImageUses>,
     /// Exports and imports of volumes.
     transfers: CallLimit,
     /// The tenants in one.
@@ -118,6 +122,8 @@ impl Operations {
             busy_checks: CallLimit::new(MAX_BUSY_CHECKS),
             disk: DiskWatch::new(),
             smoke_starts: SmokeStarts::default(),
+            pulls: CallLimit::new(images::MAX_PULLS),
+            image_uses: Mutex::default(),
             transfers: CallLimit::new(volumes::MAX_TRANSFERS),
             in_transfer: Mutex::default(),
             gauge_collection: tokio::sync::Mutex::default(),

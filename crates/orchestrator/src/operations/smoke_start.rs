@@ -15,7 +15,7 @@ use protocol::spec::{Limits, Policy, Spec};
 use tokio::time::timeout;
 use uuid::{Builder, Uuid};
 
-use super::{Operations, joined};
+use super::Operations;
 use crate::driver::{DriverError, DriverErrorCode, EngineEvent, LogOptions, LogStream};
 
 /// How long the program may take to get ready. The command line waits for one minute for all of it.
@@ -61,35 +61,32 @@ fn throw_away_id() -> TenantId {
 }
 
 impl Operations {
-    /// Checks that an image can run an app, makes it ready for tenants, and tries its program when that is requested.
-    ///
-    /// # Errors
-    /// The driver's own; [`DriverErrorCode::ProgramFailed`] with the last lines of the log.
-    pub async fn prepare_image(
-        self: &Arc<Self>,
-        request: PrepareImage,
+    /// Checks that an image of the engine can run an app, makes it ready for tenants, and tries its program when that is
+    /// requested. The caller sees to it that this runs to its end: otherwise the throw-away tenant would stay.
+    pub(super) async fn check_and_try(
+        &self,
+        request: &PrepareImage,
     ) -> Result<PreparedImage, DriverError> {
-        let PrepareImage { image, app, smoke_start, app_env } = request;
-        let prepared = self.driver.prepare_image(&image, &app).await?;
+        let PrepareImage { image, app, smoke_start, app_env, .. } = request;
+        let prepared = self.driver.prepare_image(image, app).await?;
         let Some(env) = smoke_start else { return Ok(prepared) };
         let spec = Spec {
             id: throw_away_id(),
             slug: SLUG.parse().map_err(|_| internal("the slug of a smoke start is none"))?,
             generation: 1,
             image: Some(prepared.image_id.clone()),
-            env,
+            env: env.clone(),
             sealed_env: None,
-            app_env,
+            app_env: app_env.clone(),
             database_user: None,
             app: Some(app.clone()),
             limits: Limits::default(),
             policy: Policy::default(),
         };
-        let operations = self.clone();
-        // Continues when the caller leaves, so that nothing of the tenant stays.
-        joined(tokio::spawn(async move { operations.smoke_start(&spec).await }).await)?;
+        self.smoke_start(&spec).await?;
         // The wrapped image went with its only container.
-        self.driver.prepare_image(&prepared.image_id, &app).await
+        self.driver.prepare_image(&prepared.image_id, app).await?;
+        Ok(prepared)
     }
 
     async fn smoke_start(&self, spec: &Spec) -> Result<(), DriverError> {

@@ -14,6 +14,7 @@ mod operations;
 mod power_cut;
 mod process;
 mod project_quotas;
+mod pulling;
 mod quota;
 mod race;
 mod reboot;

@@ -9,6 +9,7 @@ use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
 use orchestrator::driver::{Driver as _, DriverError, DriverErrorCode};
 use orchestrator::tenants::state_dir::StateDir;
 use protocol::TenantId;
+use protocol::images::PullPolicy;
 use protocol::process::{AppSpec, PrepareImage, PreparedImage};
 use protocol::spec::Spec;
 use protocol::variables::SealedAppEnv;
@@ -26,6 +27,8 @@ async fn prepare(
     engine.set_default_behavior(behavior);
     let request = PrepareImage {
         image: "notes:1".to_owned(),
+        pull: PullPolicy::Missing,
+        login: None,
         app: AppSpec::default(),
         smoke_start: Some(BTreeMap::new()),
         app_env: Some(SealedAppEnv { app: Uuid::nil(), sealed: "sealed".to_owned() }),

@@ -13,7 +13,7 @@ use service::{Secret, keys, sealed};
 use crate::support::{Install, SSO_MASTER, image, spec, with_install};
 
 /// An installation whose tenant image can be laid over others.
-async fn with_overlay(test: impl AsyncFnOnce(&Install)) {
+pub(crate) async fn with_overlay(test: impl AsyncFnOnce(&Install)) {
     with_install(async |install| {
         let mut own = install.sibling();
         own.image = image::overlay(&install.client).await;
@@ -56,7 +56,7 @@ async fn wrapped_images(install: &Install) -> Vec<String> {
     images.into_iter().map(|image| image.id).collect()
 }
 
-const BARE: &str = "ENTRYPOINT [\"/bin/notes\"]\nCMD [\"--flag\"]\n";
+pub(crate) const BARE: &str = "ENTRYPOINT [\"/bin/notes\"]\nCMD [\"--flag\"]\n";
 /// Has accounts, a health check, a volume, a user, and things of its own where the platform's are.
 const GREEDY: &str = "COPY tenant /etc/passwd\nCOPY --chown=1001:1001 tenant /opt/own\nCOPY tenant /run\n\
     COPY --chown=1001:1001 tenant /home/agent/files/own\n\

@@ -108,7 +108,7 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507] "Disk full"
-        "the disk of the engine, of the database or of the tenant's history or files has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant"
+        "the disk of the engine, of the database or of the tenant's history or files has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant or an image"
         "make room on its disk",
     DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
@@ -156,11 +156,11 @@ codes! {
         "the `Idempotency-Key` was used with another body"
         "use a new key",
     ImageInvalid = "image_invalid" [422] "Image invalid"
-        "the image cannot be started: it has no command, or one that is not there or not for this machine"
-        "build it anew: `cargo xtask images`; its entry point must be the supervisor",
+        "the image cannot be started: it has no command, or one that is not there or not for this machine; or a registry sent another image than the digest names"
+        "read the detail; of the tenant image: build it anew, `cargo xtask images`; its entry point must be the supervisor",
     ImageMissing = "image_missing" [422] "Image missing"
-        "the engine does not have the tenant image"
-        "build it: `cargo xtask images`",
+        "the engine does not have the image, or the registry in its name does not"
+        "an app's: build or load it, or correct the name; the tenant image: build it, `cargo xtask images`",
     InsufficientRole = "insufficient_role" [403] "Role too low"
         "the role does not permit this"
         "ask for a higher role",
@@ -332,6 +332,12 @@ codes! {
     RateLimited = "rate_limited" [429] "Too many requests"
         "one client sends one tenant more than `CIAL_RATE_LIMIT`, one person or API key sends the admin API more than 3,000 changes within five minutes, or one person or tenant holds 16 streams of events"
         "wait for `Retry-After`",
+    RegistryRefused = "registry_refused" [422] "Registry refused"
+        "the registry of an image gives it to nobody without credentials, or not for the stored ones"
+        "store others: `cial registries set`; the account must be allowed to pull the image",
+    RegistryUnreachable = "registry_unreachable" [502] "Registry unreachable"
+        "the registry of an image has no known address, does not respond, breaks off, or has no certificate that the engine trusts"
+        "read the detail; try again once the registry responds",
     RequestTimedOut = "request_timed_out" [408] "Request timed out"
         "the request took too long to arrive"
         "try again",
@@ -339,7 +345,7 @@ codes! {
         "the link was used or is too old"
         "ask for another at `/admin/forgot`, or print one",
     ResourceNotFound = "resource_not_found" [404] "Not found"
-        "there is no such session, person, member, invitation, webhook, delivery, app, rollout or variable"
+        "there is no such session, person, member, invitation, webhook, delivery, app, rollout, variable or registry"
         "list them",
     RestartNeeded = "restart_needed" [503] "Restart needed"
         "the tenant has run since before an upgrade, and the request needs what its edge cannot do: to require sign-in, or to serve the core's site"

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
+use protocol::images::{PulledImage, PulledImageList};
 use protocol::orchestrator::{
     ApplyRequest, DiskUse, DiskUseList, Exit, ObservedTenant, Phase, Upstream,
 };
@@ -95,6 +96,10 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) endless_logs: AtomicBool,
     /// The specs of the containers that were prepared. No script has these calls: nothing depends on their results.
     pub(crate) prepared_tenants: Mutex<Vec<Spec>>,
+    /// The code and the reason with which images are refused.
+    pub(crate) refuse_images: Mutex<Option<(Code, String)>>,
+    /// The images that were pulled.
+    pub(crate) pulled_images: Mutex<Vec<PulledImage>>,
     /// The images that were prepared.
     pub(crate) prepared: Mutex<Vec<PrepareImage>>,
     /// The tenants and queries of commands that were started.
@@ -133,6 +138,8 @@ impl FakeOrchestrator {
             summary_requests: Mutex::default(),
             endless_logs: AtomicBool::new(false),
             prepared_tenants: Mutex::default(),
+            refuse_images: Mutex::default(),
+            pulled_images: Mutex::default(),
             prepared: Mutex::default(),
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
@@ -357,12 +364,15 @@ impl Orchestrator for FakeOrchestrator {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>> {
         Box::pin(async move {
-            let PrepareImage { image, app, smoke_start, app_env: _ } = request;
+            let PrepareImage { image, app, smoke_start, .. } = request;
             self.prepared.lock().unwrap().push(request.clone());
             if image == "missing:1" {
                 let problem =
                     Problem::new(Code::ImageMissing, "The engine has no image missing:1.");
                 return Err(CallError::Refused(Box::new(problem)));
+            }
+            if let Some((code, detail)) = self.refuse_images.lock().unwrap().clone() {
+                return Err(CallError::Refused(Box::new(Problem::new(code, &detail))));
             }
             if image == "dead:1" && smoke_start.is_some() {
                 let detail =
@@ -374,7 +384,25 @@ impl Orchestrator for FakeOrchestrator {
                 image_id: format!("sha256:of-{image}"),
                 command: app.command.clone().unwrap_or_else(|| vec!["/bin/app".to_owned()]),
                 port: app.port.unwrap_or(3000),
+                repository_digest: image.contains('/').then(|| format!("{image}@sha256:1")),
             })
+        })
+    }
+
+    fn pulled_images(&self) -> BoxFuture<'_, Result<PulledImageList, CallError>> {
+        Box::pin(async move {
+            let images = self.pulled_images.lock().unwrap().clone();
+            Ok(PulledImageList { images })
+        })
+    }
+
+    fn remove_image<'a>(
+        &'a self,
+        image: &'a PulledImage,
+    ) -> BoxFuture<'a, Result<bool, CallError>> {
+        Box::pin(async move {
+            self.pulled_images.lock().unwrap().retain(|pulled| pulled != image);
+            Ok(true)
         })
     }
 

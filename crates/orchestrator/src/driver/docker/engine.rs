@@ -12,6 +12,7 @@ use bytes::Bytes;
 use connect::is_local_shortage;
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Either};
+use hyper::header::HeaderValue;
 use serde_json::Value;
 
 use crate::driver::{DriverError, DriverErrorCode};
@@ -20,6 +21,9 @@ use crate::driver::{DriverError, DriverErrorCode};
 pub(super) const INSPECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limits calls that create or end something, which are slow on a loaded engine.
 pub(super) const ACTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The header with the credentials for a pull.
+const REGISTRY_LOGIN: &str = "x-registry-auth";
 
 const MIN_API_VERSION: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
@@ -46,7 +50,7 @@ impl Engine {
         let client =
             Docker::connect_with_unix(&socket, ACTION_TIMEOUT.as_secs(), API_DEFAULT_VERSION)
                 .map_err(|e| driver_error(&e))?
-                .with_request_modifier(refuse_duplicate_network);
+                .with_request_modifier(amend_request);
         let client = with_timeout(INSPECT_TIMEOUT, client.negotiate_version()).await?;
         let version = client.client_version();
         if version < MIN_API_VERSION {
@@ -193,6 +197,24 @@ fn innermost(error: &dyn std::error::Error) -> String {
     last.to_string()
 }
 
+fn amend_request(request: BollardRequest) -> BollardRequest {
+    refuse_duplicate_network(with_readable_login(request))
+}
+
+/// Writes the credentials of a registry in the alphabet that the engine reads (RFC 4648, section 5), and keeps them out of
+/// logs of requests. bollard writes them in the usual alphabet: where a `+` or a `/` occurs, the engine silently pulls without
+/// credentials.
+fn with_readable_login(mut request: BollardRequest) -> BollardRequest {
+    if let Some(login) = request.headers_mut().get_mut(REGISTRY_LOGIN) {
+        let text = login.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
+        if let Ok(mut readable) = HeaderValue::from_str(&text) {
+            readable.set_sensitive(true);
+            *login = readable;
+        }
+    }
+    request
+}
+
 /// Makes the engine refuse a duplicate network name. By default, engines before 25 create two
 /// networks of one name and then refuse both. The models of newer APIs lack the field.
 fn refuse_duplicate_network(request: BollardRequest) -> BollardRequest {
@@ -279,6 +301,16 @@ mod tests {
             assert_eq!(unread.code, DriverErrorCode::EngineRefused, "{unread}");
             assert!(unread.detail.contains("cannot be read"), "{unread}");
         }
+    }
+
+    #[test]
+    fn the_engine_can_read_every_password_and_no_log_shows_it() {
+        let body = || Either::Left(Bytes::new().into());
+        let request = hyper::Request::builder().header(REGISTRY_LOGIN, "a+b/c==").body(body());
+        let amended = amend_request(request.unwrap());
+        let login = &amended.headers()[REGISTRY_LOGIN];
+        assert_eq!(login, "a-b_c==");
+        assert!(!format!("{:?}", amended.headers()).contains("a-b"), "{:?}", amended.headers());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod engine;
 mod events;
 mod logs;
 mod network;
+mod pull;
 mod remove;
 mod status;
 pub mod subnet_pool;
@@ -33,6 +34,7 @@ use protocol::sessions::RevokeSessions;
 use protocol::spec::Spec;
 use protocol::summaries::SummaryReport;
 use tokio::sync::{OnceCell, RwLock, broadcast};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
@@ -40,7 +42,8 @@ use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
     ContainerStatus, DiskQuota, DiskSpace, Driver, DriverError, DriverErrorCode, DriverFuture,
-    EngineEvent, LogOptions, LogStream, ResourceUsage, RunningCommand, VolumeSink, VolumeStream,
+    EngineEvent, ImagePull, LogOptions, LogStream, PullOutcome, ResourceUsage, RunningCommand,
+    VolumeSink, VolumeStream,
 };
 use crate::core_back::{self, BusyError};
 use crate::database_proxy::DatabaseProxy;
@@ -66,7 +69,7 @@ pub struct DockerSettings {
     /// A directory on the disk that holds the engine's data. The free space of this directory
     /// counts as the engine's.
     pub state_dir: PathBuf,
-    /// With less than this free, no new tenant is created.
+    /// With less than this free, no new tenant is created and no image is pulled.
     pub disk_reserve_bytes: u64,
     /// Where the service `quota` listens, if the installation runs it.
     pub quota_socket: PathBuf,
@@ -309,6 +312,22 @@ impl Driver for DockerDriver {
 
     fn capacity(&self) -> DriverFuture<'_, Capacity> {
         Box::pin(self.read_capacity())
+    }
+
+    fn pull_image<'a>(
+        &'a self,
+        pull: &'a ImagePull,
+        abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome> {
+        Box::pin(self.pull(pull, abandoned))
+    }
+
+    fn list_pulled(&self) -> DriverFuture<'_, Vec<String>> {
+        Box::pin(self.pulled())
+    }
+
+    fn remove_pulled<'a>(&'a self, image_id: &'a str) -> DriverFuture<'a, bool> {
+        Box::pin(self.remove_pulled_image(image_id))
     }
 
     fn prepare_image<'a>(

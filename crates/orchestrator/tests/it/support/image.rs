@@ -51,10 +51,15 @@ const OVERLAY: &str = "FROM scratch\nCOPY tenant /usr/local/bin/supervisor\n\
 
 /// An image of an app: one file, and what the lines of its recipe say.
 pub(crate) async fn app(docker: &Docker, tag: &str, lines: &str) -> String {
+    app_with(docker, tag, lines, b"a program").await
+}
+
+/// The same with another content of the file.
+pub(crate) async fn app_with(docker: &Docker, tag: &str, lines: &str, program: &[u8]) -> String {
     let name = name(tag);
     // The tag comes first: the engine builds equal beginnings once, and removes them with the first of the images.
     let recipe = format!("FROM scratch\nENV TAG={tag}\nCOPY tenant /bin/notes\n{lines}");
-    build(docker, &name, &recipe, b"a program").await;
+    build(docker, &name, &recipe, program).await;
     name
 }
 

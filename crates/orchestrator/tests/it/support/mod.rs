@@ -2,6 +2,7 @@
 
 pub(crate) mod image;
 pub(crate) mod private_engine;
+pub(crate) mod registry;
 pub(crate) mod router;
 pub(crate) mod simulation;
 pub(crate) mod virtual_machine;
@@ -67,6 +68,8 @@ pub(crate) struct Install {
     pub(crate) pool: String,
     pub(crate) egress: bool,
     pub(crate) disk_reserve_bytes: u64,
+    /// Its disk counts as the engine's.
+    pub(crate) state_dir: PathBuf,
 }
 
 /// Runs `test` with a separate installation and leaves nothing of it.
@@ -111,6 +114,7 @@ impl Install {
             fs::create_dir_all(base.join(directory)).unwrap();
         }
         Self {
+            state_dir: base.join("state"),
             name: name.parse().unwrap(),
             client,
             socket,
@@ -156,6 +160,7 @@ impl Install {
             pool: self.pool.clone(),
             egress: self.egress,
             disk_reserve_bytes: self.disk_reserve_bytes,
+            state_dir: self.state_dir.clone(),
         }
     }
 
@@ -179,7 +184,7 @@ impl Install {
             },
             pool: self.pool.parse().unwrap(),
             dirs,
-            state_dir: self.base.join("state"),
+            state_dir: self.state_dir.clone(),
             disk_reserve_bytes: self.disk_reserve_bytes,
             quota_socket: self.quota_socket(),
         };
@@ -246,6 +251,9 @@ impl Install {
             let kept = RemoveImageOptionsBuilder::default().noprune(true).build();
             let removed = self.client.remove_image(&image.id, Some(kept), None).await;
             record(image.id.clone(), removed.map(drop));
+        }
+        for name in registry::pulled_names(&self.client, &self.name).await {
+            record(name.clone(), registry::remove_name(&self.client, &name).await);
         }
         for network in networks {
             record(network.clone(), self.client.remove_network(&network).await);

@@ -17,6 +17,7 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
+use protocol::images::{RegistryImage, Repository};
 use protocol::inside::{AGENT_UID, CIAL_UID};
 use protocol::process::{AppProcess, AppSpec, PreparedImage};
 use protocol::spec::Spec;
@@ -97,13 +98,19 @@ impl DockerDriver {
         app: &AppSpec,
     ) -> Result<PreparedImage, DriverError> {
         let client = self.engine.client().await?;
+        let registry_image = RegistryImage::parse(image).ok().flatten();
+        let name = registry_image.as_ref().map_or_else(|| image.to_owned(), ToString::to_string);
         // A release that is refused leaves no wrapped image.
-        let images = self.find_images(&client, image).await?;
+        let images = self.find_images(&client, &name).await?;
+        let repository_digest = registry_image.and_then(|image| {
+            let digests = images.source.repo_digests.iter().flatten();
+            repository_digest(image.repository(), digests.map(String::as_str))
+        });
         let program = read_program(&images.source)?;
         let process = program.merge(&images.source_id, app, &BTreeMap::new())?;
         let (wrapped, _in_use) = self.wrapped(&client, &images).await?;
         let AppProcess { command, port, .. } = process;
-        Ok(PreparedImage { image_id: wrapped.source_id, command, port })
+        Ok(PreparedImage { image_id: wrapped.source_id, repository_digest, command, port })
     }
 
     async fn wrapped(
@@ -232,6 +239,20 @@ impl DockerDriver {
         format!("cial-app-{}-{role}", self.template.install)
     }
 
+    /// Whether a wrapped image is made from this image: a container is made from that, or it is about to be.
+    pub(super) async fn is_wrapped(
+        &self,
+        client: &Client,
+        source_id: &str,
+    ) -> Result<bool, DriverError> {
+        let mut filters = self.template.filters(None);
+        let label = format!("{SOURCE_LABEL}={source_id}");
+        filters.entry("label".to_owned()).or_default().push(label);
+        let wanted = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let images = with_timeout(INSPECT_TIMEOUT, client.list_images(Some(wanted))).await?;
+        Ok(!images.is_empty())
+    }
+
     /// Removes wrapped images that no container is made from. Best effort: the next removal tries
     /// again.
     pub(super) async fn remove_unused_images(&self, client: &Client) {
@@ -257,12 +278,22 @@ impl DockerDriver {
     }
 }
 
+/// The image as its repository names it for ever, by the digests that the engine lists.
+fn repository_digest<'a>(
+    repository: &Repository,
+    mut listed: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    let of_repository = |name: &&str| Repository::of_listed(name).as_ref() == Some(repository);
+    let (_, digest) = listed.find(of_repository)?.split_once('@')?;
+    Some(format!("{repository}@{digest}"))
+}
+
 /// Inspects an image that must exist; returns its id, too.
 async fn inspect(client: &Client, name: &str) -> Result<(String, ImageInspect), DriverError> {
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
     let found = found.and_then(|image| Some((image.id.clone()?, image)));
     found.ok_or_else(|| {
-        let remedy = "Build or load the image, or name another one.";
+        let remedy = "Build or load it, or name it with its registry, like registry.example.com/notes:1.4: then it is pulled.";
         let detail = format!("The engine has no image {name}. {remedy}");
         DriverError::new(DriverErrorCode::ImageMissing, detail)
     })

@@ -1,0 +1,2 @@
+ALTER TABLE releases DROP COLUMN repository_digest;
+DROP TABLE registries;
