@@ -61,6 +61,9 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
     add("orchestrator and router show what they have of tenants", of(&objects));
     let Ok(objects) = objects else { return Ok(checks) };
     add("nothing of a tenant is without its tenant", orphans(&objects, &rows));
+    let pulled = installation.objects().pulled_images();
+    let leaks = pulled.and_then(|pulled| Ok(without_release(&pulled, &released_images(exec)?)));
+    add("no pulled image is without a release", leaks.unwrap_or_else(|e| vec![format!("{e:#}")]));
     add("no tenant is without its objects", missing(&objects, &rows));
     // As the user who owns the orchestrator's token.
     let report = exec(&["--user=1000", "orchestrator", "orchestrator", "report"]);
@@ -148,15 +151,28 @@ type Rows = BTreeMap<String, Row>;
 /// of the router.
 type Objects = BTreeMap<String, BTreeSet<&'static str>>;
 
+const PSQL: [&str; 6] =
+    ["postgres", "psql", "--username=cial", "--dbname=cial", "--no-align", "--tuples-only"];
+
+/// The ids of the images that releases have.
+fn released_images(exec: impl Fn(&[&str]) -> Result<String>) -> Result<BTreeSet<String>> {
+    let query = ["--command", "SELECT image_id FROM releases"];
+    Ok(exec(&[&PSQL[..], &query].concat())?.lines().map(str::to_owned).collect())
+}
+
+/// Finds pulled images that app-api should have had removed, within a minute.
+fn without_release(pulled: &BTreeMap<String, String>, released: &BTreeSet<String>) -> Vec<String> {
+    let unneeded = pulled.iter().filter(|(_, id)| !released.contains(*id));
+    unneeded.map(|(name, id)| format!("{name} ({id}) was pulled, and no release has it")).collect()
+}
+
 fn rows(exec: impl Fn(&[&str]) -> Result<String>) -> Result<Rows> {
-    let psql =
-        ["postgres", "psql", "--username=cial", "--dbname=cial", "--no-align", "--tuples-only"];
     let query = ["--field-separator= ", "--command", "SELECT id, slug, desired FROM tenants"];
     let row = |line: &str| {
         let mut words = line.split(' ').map(str::to_owned);
         Some((words.next()?, Row { slug: words.next()?, desired: words.next()? }))
     };
-    Ok(exec(&[&psql[..], &query].concat())?.lines().filter_map(row).collect())
+    Ok(exec(&[&PSQL[..], &query].concat())?.lines().filter_map(row).collect())
 }
 
 /// Folders with one entry for each tenant.
@@ -294,6 +310,15 @@ mod tests {
         assert!(missing(&objects(&["route"]), &rows("stopped")).is_empty());
         assert!(missing(&Objects::new(), &rows("stopped"))[0].ends_with("lacks: route"));
         assert!(missing(&Objects::new(), &rows("deleted")).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_was_pulled_and_that_no_release_has_is_a_leak() {
+        let pulled = ["a", "b"].map(|id| (format!("cial-pulled-x/0/r.io/{id}:1"), id.to_owned()));
+        let exec = |words: &[&str]| Ok(if words.contains(&"psql") { "a\n" } else { "" }.to_owned());
+        let released = released_images(exec).unwrap();
+        let leak = "cial-pulled-x/0/r.io/b:1 (b) was pulled, and no release has it";
+        assert_eq!(without_release(&pulled.into(), &released), [leak]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The labels are literals: people and their scripts rely on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 
@@ -74,10 +74,20 @@ impl InstallationObjects {
     /// The names of everything that compose or the orchestrator made.
     pub fn everything(&self) -> Result<BTreeSet<String>> {
         let mut found = list("image", "{{.Repository}}:{{.Tag}}", &self.managed(None), &[])?;
+        found.extend(self.pulled_images()?.into_keys());
         for labels in self.makers()? {
             found.extend(named(&labels)?);
         }
         Ok(found)
+    }
+
+    /// The images that the orchestrator pulled, which can have no label of ours: the name that it gave to each, with the id.
+    pub fn pulled_images(&self) -> Result<BTreeMap<String, String>> {
+        let listed = list("image", "{{.Repository}}:{{.Tag}} {{.ID}}", &[], &["--no-trunc"])?;
+        let prefix = format!("cial-pulled-{}/", self.install);
+        let pulled = listed.iter().filter_map(|line| line.split_once(' '));
+        let pulled = pulled.filter(|(name, _)| name.starts_with(&prefix));
+        Ok(pulled.map(|(name, id)| (name.to_owned(), id.to_owned())).collect())
     }
 
     /// The names of every volume that compose or the orchestrator made.

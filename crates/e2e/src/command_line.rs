@@ -1,7 +1,8 @@
 //! The command line `cial`, with the configuration of the installation.
 
+use std::io::Write as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -86,6 +87,24 @@ impl Printed {
         ensure!(*code == Some(expected), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
         Ok(self)
     }
+}
+
+/// Returns the standard output of a command that must succeed, with `input` as its standard input.
+///
+/// # Errors
+/// The command fails or cannot be run.
+pub fn succeed_with_input(words: &[&str], input: &str) -> Result<String> {
+    let mut child = command(words)?
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("it has an input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let stderr = text(&output.stderr);
+    ensure!(output.status.success(), "cial {}: {}\n{stderr}", words.join(" "), output.status);
+    Ok(text(&output.stdout))
 }
 
 /// Returns the standard error of a command that must fail.

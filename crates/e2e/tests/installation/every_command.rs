@@ -35,6 +35,10 @@ const ELSEWHERE: &[&str] = &[
     "apps secrets list",
     "apps secrets set",
     "apps secrets unset",
+    // registries.rs
+    "registries list",
+    "registries set",
+    "registries delete",
     // crates/app-api/tests/it/packages.rs
     "packages delete",
     // crates/app-api/tests/it/triggers.rs, crates/cli/tests/it/triggers.rs

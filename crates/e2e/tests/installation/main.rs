@@ -11,6 +11,7 @@ mod database;
 mod every_command;
 mod hooks;
 mod models;
+mod registries;
 mod rollouts;
 mod router_upgrade;
 mod smoke_starts;
