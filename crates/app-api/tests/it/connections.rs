@@ -161,7 +161,7 @@ async fn silent_connections_beyond_the_open_files_shut_nobody_out() {
     let secrets = tempfile::tempdir().unwrap();
     let (address, internal) = (free_address(), free_address());
     let mut command = command(&postgres, secrets.path(), address, internal);
-    let mut process = Process(command.env("OPEN_FILES", "440").spawn().unwrap());
+    let mut process = Process(command.env("OPEN_FILES", "552").spawn().unwrap());
     let served = tokio::task::spawn_blocking(move || {
         while !is_ready(address) {
             assert!(process.0.try_wait().unwrap().is_none(), "it ended");
