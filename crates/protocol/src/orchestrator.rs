@@ -10,6 +10,7 @@
 //! | `GET /v1/tenants/watch` | → NDJSON of [`Message<ObservedTenant>`](crate::watch::Message) |
 //! | `GET /v1/tenants/{id}/logs?tail=&since=&follow=` | → `text/plain` |
 //! | `GET /v1/tenants/{id}/summaries?after=` | → 200 [`SummaryReport`](crate::summaries::SummaryReport); 409 for a tenant that does not run |
+//! | `GET /v1/tenants/{id}/last-start` | → 200 [`LastStart`] |
 //! | `GET /v1/tenants/{id}/disk` | → 200 [`DiskUse`] |
 //! | `GET /v1/disk` | → 200 [`DiskUseList`] |
 //! | `GET /v1/capacity` | → 200 [`Capacity`] |
@@ -148,6 +149,17 @@ impl Keyed for ObservedTenant {
     fn key(&self) -> TenantId {
         self.id
     }
+}
+
+/// The last start of a tenant's container, as the engine shows it at this moment. Two that are equal, both of a tenant whose
+/// processes had ended, tell that no process of the tenant ran in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastStart {
+    pub container_id: String,
+    /// By the engine's clock; `None` for a container that never started.
+    pub at: Option<Timestamp>,
+    /// Whether its processes have ended. A frozen tenant may go on without a start.
+    pub has_ended: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

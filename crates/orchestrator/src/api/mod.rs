@@ -118,6 +118,7 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/v1/tenants/{id}/disk", Control, get(tenants::show_disk_use)),
         route(Method::GET, "/v1/disk", Control, get(tenants::list_disk_use)),
         route(Method::GET, "/v1/tenants/{id}/exec", Control, get(exec::exec)),
+        route(Method::GET, "/v1/tenants/{id}/last-start", Control, get(volumes::show_last_start)),
         route(Method::GET, "/v1/tenants/{id}/volumes", Control, get(volumes::export)),
         route(Method::PUT, "/v1/tenants/{id}/volumes", Control, put(volumes::import)),
         route(Method::POST, "/v1/tenants/{id}/tasks", Control, post(tasks::run)),

@@ -3,12 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
+use protocol::orchestrator::LastStart;
 use protocol::problem::Code;
 use serde::Deserialize;
 use service::api_error::ApiError;
@@ -16,6 +18,13 @@ use service::api_error::ApiError;
 use super::driver_failure;
 use super::input::TenantPath;
 use crate::operations::Operations;
+
+pub(super) async fn show_last_start(
+    State(operations): State<Arc<Operations>>,
+    TenantPath(id): TenantPath,
+) -> Result<Json<LastStart>, ApiError> {
+    Ok(Json(operations.last_start(id).await.map_err(driver_failure)?))
+}
 
 /// Nobody takes a stream that breaks off for a whole one: the response has no length, and its end is missing.
 pub(super) async fn export(

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use protocol::TenantId;
+use protocol::orchestrator::LastStart;
 use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::timeout;
 
@@ -187,6 +188,17 @@ impl Operations {
             }
             Some(RunState::Created | RunState::Paused | RunState::Exited(_)) | None => Ok(()),
         }
+    }
+
+    /// Inspects the tenant's container for its last start.
+    ///
+    /// # Errors
+    /// For a tenant without a container; the driver's own.
+    pub async fn last_start(&self, id: TenantId) -> Result<LastStart, DriverError> {
+        let status = self.driver.inspect(id).await?;
+        let status = status.ok_or_else(|| DriverError::no_such_tenant(id))?;
+        let has_ended = matches!(status.run, RunState::Created | RunState::Exited(_));
+        Ok(LastStart { container_id: status.container, at: status.started_at, has_ended })
     }
 
     async fn until_deleted(&self, id: TenantId) -> DriverError {

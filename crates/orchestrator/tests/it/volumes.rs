@@ -247,6 +247,34 @@ async fn only_a_tenant_that_rests_is_exported_and_it_stays_as_it_is() {
     }
 }
 
+/// What ran in between may have changed the files.
+#[tokio::test(start_paused = true)]
+async fn the_last_start_tells_whether_a_tenant_ran() {
+    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
+    let running = simulation.controller(SHORT_DELAYS);
+    let operations = &running.controller.operations;
+    running.until(spec.id, |tenant| tenant.is_none()).await;
+    let unknown = operations.last_start(spec.id).await.err().unwrap();
+    assert_eq!(unknown.code, DriverErrorCode::NoSuchTenant);
+    running.run(&spec).await;
+    let mut first = None;
+    for (phase, has_ended) in
+        [(Phase::Ready, false), (Phase::Frozen, false), (Phase::Sleeping, true)]
+    {
+        running.until_phase(spec.id, phase).await;
+        let start = operations.last_start(spec.id).await.unwrap();
+        assert_eq!(start.has_ended, has_ended, "{phase:?}");
+        let facts = (start.container_id, start.at.unwrap());
+        assert_eq!(first.get_or_insert(facts.clone()), &facts, "{phase:?}");
+    }
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let again = protocol::orchestrator::ApplyRequest { restart: true, ..apply(&spec, true) };
+    operations.apply(again).await.unwrap();
+    running.until_phase(spec.id, Phase::Sleeping).await;
+    let second = operations.last_start(spec.id).await.unwrap();
+    assert_ne!(second.at, first.map(|(_, at)| at));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_start_waits_for_the_end_of_an_export() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
