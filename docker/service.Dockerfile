@@ -54,7 +54,7 @@ RUN if [ -n "$PACKAGES" ] && ! dpkg --status $PACKAGES >/dev/null 2>&1; then \
 RUN groupadd --gid 1000 cial \
     && useradd --uid 1000 --gid 1000 --no-log-init --no-create-home --home-dir /var/lib/cial cial \
     && install -d -o cial -g cial -m 0700 /var/lib/cial /run/cial/tenant-secrets /run/cial/tenant-databases \
-       /run/cial/quota /run/cial/models \
+       /run/cial/quota /run/cial/models /backups \
     && install -d -o cial -g cial -m 0755 /run/cial/sockets \
     && ln -s "/usr/local/bin/${SERVICE}" /usr/local/bin/service
 COPY --from=pg-dump /out /opt/pg_dump

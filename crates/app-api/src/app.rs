@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::passwords::Passwords;
 use crate::auth::sso::Signer;
 use crate::auth::throttle::Throttle;
+use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
 use crate::events::Events;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub work: Notify,
     /// Held while a package is sent into a tenant.
     pub task_starts: Arc<Semaphore>,
+    /// `None`: the installation has no store for backups.
+    pub backups: Option<Backups>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
 }

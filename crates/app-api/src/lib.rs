@@ -11,6 +11,7 @@ pub mod app;
 pub mod apps;
 pub mod audit;
 pub mod auth;
+pub mod backups;
 pub mod bootstrap_key;
 pub mod cli_login;
 pub mod clock;

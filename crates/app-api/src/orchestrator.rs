@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
 use protocol::images::{PulledImage, PulledImageList, RemovedImage};
-use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, ObservedTenant};
+use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, LastStart, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::spec::Spec;
@@ -100,6 +100,9 @@ pub trait Orchestrator: Send + Sync + 'static {
     /// Runs an attempt of a task inside a tenant, which is woken and stays awake meanwhile. Takes and returns what
     /// [`protocol::tasks`] describes. The attempt ends with the returned body, also with one that is dropped.
     fn run_task(&self, id: TenantId, input: Body) -> BoxFuture<'_, Result<Body, CallError>>;
+
+    /// Reads the last start of the tenant's container from the engine. Wakes nobody.
+    fn last_start(&self, id: TenantId) -> BoxFuture<'_, Result<LastStart, CallError>>;
 
     /// Reads the volumes of a tenant that rests, as a tar. The tenant is not woken until the returned body ends or is dropped.
     fn export_volumes(&self, id: TenantId) -> BoxFuture<'_, Result<Body, CallError>>;
@@ -280,6 +283,13 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}/tasks");
             Ok(Body::new(self.client.exchange(&path, input, TASK_START_TIMEOUT).await?.into_body()))
+        })
+    }
+
+    fn last_start(&self, id: TenantId) -> BoxFuture<'_, Result<LastStart, CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/tenants/{id}/last-start");
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
         })
     }
 

@@ -95,6 +95,8 @@ pub const ROUTES: &[Route] = routes! {
     api  GET    "/tenants/{slug}/exec",         Tenant(Admin), "Run a command in a tenant's platform half, over a WebSocket", api::exec::run_command;
     api  GET    "/tenants/{slug}/export",       Tenant(Admin), "Export a tenant that rests: its volumes as one archive", api::transfers::export_tenant;
     api  POST   "/imports/{as}",                PlatformAdmin, "Create a tenant of this slug from an archive; it stays stopped", api::transfers::import_tenant;
+    api  GET    "/tenants/{slug}/backups",      Tenant(Read),  "List a tenant's backups", api::backups::list_tenant_backups;
+    api  POST   "/tenants/{slug}/backups",      Tenant(Admin), "Request a backup, which is made once the tenant rests", api::backups::request_backup;
     api  GET    "/tenants/{slug}/keys",         Tenant(Admin), "List a tenant's keys", api::keys::list_tenant_keys;
     api  POST   "/tenants/{slug}/keys",         Tenant(Admin), "Create a key of a tenant", api::keys::create_tenant_key;
     api  DELETE "/tenants/{slug}/keys/{id}",    Tenant(Admin), "Revoke a key of a tenant", api::keys::revoke_tenant_key;
@@ -119,6 +121,12 @@ pub const ROUTES: &[Route] = routes! {
     call POST   "/v1/triggers/{id}/{token}",    Public,        "Call a trigger's webhook", api::triggers::call_trigger;
     api  GET    "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
     api  POST   "/tenants/{slug}/open",         Member(Read),  "Enter a tenant, signed in", api::open::open_tenant;
+
+    api  GET    "/backups",                     PlatformRead,  "List the backups of all tenants, deleted ones included", api::backups::list_backups;
+    api  GET    "/backups/status",              PlatformRead,  "Whether all tenants are backed up", api::backups::show_status;
+    api  GET    "/backups/{id}",                PlatformRead,  "Show a backup", api::backups::show_backup;
+    api  DELETE "/backups/{id}",                PlatformAdmin, "Delete a backup", api::backups::delete_backup;
+    api  POST   "/backups/{id}/restore",        PlatformAdmin, "Create a tenant from a backup; it stays stopped", api::backups::restore_backup;
 
     api  GET    "/apps",                        PlatformRead,  "List apps", api::apps::list_apps;
     api  POST   "/apps",                        PlatformAdmin, "Create an app", api::apps::create_app;

@@ -16,6 +16,7 @@ use url::{Host, Url};
 
 use crate::auth::api_key::KeyText;
 use crate::auth::sso::Signer;
+use crate::backups::settings::{self as backups, BackupSettings};
 use crate::bootstrap_key;
 use crate::mail::settings::{self as mail, MailSettings};
 use crate::tenant::database::RolePrefix;
@@ -127,6 +128,10 @@ pub const SETTINGS: &[Setting] = &[
     mail::PASSWORD,
     mail::CA,
     mail::FROM,
+    backups::URL,
+    backups::ACCESS_KEY,
+    backups::SCHEDULE,
+    backups::KEEP,
 ];
 
 #[derive(Clone)]
@@ -161,6 +166,8 @@ pub struct Settings {
     pub dev_login: DevLogin,
     /// `None`: no mail is sent.
     pub mail: Option<MailSettings>,
+    /// `None`: no backups are made.
+    pub backups: Option<BackupSettings>,
 }
 
 /// Whether anybody signs in without a password.
@@ -265,6 +272,7 @@ impl Settings {
         let models_socket = vars.optional(&MODELS_SOCKET);
         let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
         let mail = MailSettings::read(&mut vars);
+        let backups = BackupSettings::read(&mut vars);
         vars.finish(|| {
             let (database_url, database_password) = database?;
             Some(Self {
@@ -296,6 +304,7 @@ impl Settings {
                 models_socket: models_socket?,
                 dev_login: dev_login?,
                 mail: mail?,
+                backups: backups?,
             })
         })
     }

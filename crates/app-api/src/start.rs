@@ -27,6 +27,7 @@ use crate::app::{App, Parts};
 use crate::audit::Actor;
 use crate::auth::passwords::Passwords;
 use crate::auth::throttle::{MAX_CHANGES, Throttle};
+use crate::backups::{self, Backups};
 use crate::clock::Clock;
 use crate::db::connect::Limits;
 use crate::db::{self, Database};
@@ -155,6 +156,7 @@ pub async fn run(
         work: Notify::new(),
         task_starts: Arc::new(Semaphore::new(MAX_TASK_STARTS)),
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
+        backups: settings.backups.map(Backups::open).transpose()?,
         device_key: settings.sso_secret.clone(),
     });
     let public = listen(
@@ -183,6 +185,7 @@ pub async fn run(
     let executions = AbortOnDropHandle::new(tokio::spawn(work::run::run(app.clone())));
     let triggers = work::triggers::scheduler::run(app.clone());
     let triggers = AbortOnDropHandle::new(tokio::spawn(triggers));
+    let copies = AbortOnDropHandle::new(tokio::spawn(backups::run(app.clone())));
     let mails = mailer.map(|mailer| tokio::spawn(mail::outbox::run(app.clone(), mailer)));
     tracing::info!(listen = %settings.listen, "server started");
 
@@ -204,7 +207,7 @@ pub async fn run(
         () = stop.cancelled() => Ok(()),
     };
     ending.cancel();
-    let _ = tokio::join!(servers.0, servers.1, deliveries, executions, triggers);
+    let _ = tokio::join!(servers.0, servers.1, deliveries, executions, triggers, copies);
     for task in [mails, model].into_iter().flatten() {
         let _ = task.await;
     }

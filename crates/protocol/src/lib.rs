@@ -5,6 +5,7 @@
 pub mod api_keys;
 pub mod apps;
 pub mod audit;
+pub mod backups;
 pub mod busy;
 pub mod cli_login;
 pub mod control;

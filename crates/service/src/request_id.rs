@@ -29,7 +29,7 @@ fn loggable(path: &str) -> &str {
 }
 
 #[cfg(feature = "control")]
-pub use middleware::{current, layer};
+pub use middleware::{current, layer, scope};
 
 #[cfg(feature = "control")]
 mod middleware {
@@ -50,6 +50,11 @@ mod middleware {
     /// The id of the request that this task handles; empty outside a request.
     pub fn current() -> String {
         CURRENT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// Runs `work` with the id of a request, for work that outlives the request.
+    pub async fn scope<F: Future>(id: String, work: F) -> F::Output {
+        CURRENT.scope(id, work).await
     }
 
     /// Middleware: assigns the id, opens the log span of the request, logs the cause of an error response, and adds the

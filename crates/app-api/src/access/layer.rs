@@ -72,7 +72,7 @@ impl Tunnel {
 #[derive(Clone, Debug)]
 pub struct Account(pub User);
 
-/// For a handler that reads a long body itself: whether the caller is still admitted, which must be asked after its last byte.
+/// For a handler that takes long: whether the caller is still admitted, which must be asked after its last step.
 #[derive(Clone)]
 pub struct StillAdmitted {
     rule: Rule,
@@ -154,15 +154,9 @@ async fn admit(
     let refuse = ApiError::into_response;
     count_change(rule, request.method(), &principal).map_err(refuse)?;
     let found = authority::admit(app, *access, &principal, tenant).await.map_err(refuse)?;
-    if request_body::is_streamed(request.uri().path()) {
-        let headers = request.headers().clone();
-        let admitted = StillAdmitted { rule: rule.clone(), principal: principal.clone(), headers };
-        let mut request = with_caller(request, principal, found);
-        request.extensions_mut().insert(admitted);
-        return Ok(request);
-    }
-    if request.method().is_safe() || request.body().is_end_stream() {
-        return Ok(with_caller(request, principal, found));
+    let is_read_by_handler = request_body::is_streamed(request.uri().path());
+    if is_read_by_handler || request.method().is_safe() || request.body().is_end_stream() {
+        return Ok(with_caller(rule, request, principal, found));
     }
     let (mut parts, body) = request.into_parts();
     let bounds = Bounds::of_path(parts.uri.path());
@@ -183,7 +177,7 @@ async fn admit(
         return Err(unauthenticated_response(*surface, &parts.method, &parts.uri));
     };
     let found = authority::admit(app, *access, &reloaded, tenant).await.map_err(refuse)?;
-    Ok(with_caller(Request::from_parts(parts, Body::from(body)), reloaded, found))
+    Ok(with_caller(rule, Request::from_parts(parts, Body::from(body)), reloaded, found))
 }
 
 fn too_many_uploads() -> ApiError {
@@ -192,10 +186,15 @@ fn too_many_uploads() -> ApiError {
 }
 
 fn with_caller(
+    rule: &Rule,
     mut request: Request,
     principal: Principal,
     found: Option<AuthorizedTenant>,
 ) -> Request {
+    if request_body::takes_long(request.uri().path()) {
+        let (headers, principal) = (request.headers().clone(), principal.clone());
+        request.extensions_mut().insert(StillAdmitted { rule: rule.clone(), principal, headers });
+    }
     request.extensions_mut().insert(Caller(principal));
     if let Some(found) = found {
         request.extensions_mut().insert(found);
@@ -326,7 +325,7 @@ impl<S: Sync> FromRequestParts<S> for StillAdmitted {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let found = parts.extensions.get::<Self>().cloned();
-        found.ok_or_else(|| ApiError::internal(anyhow::anyhow!("the body is not streamed")))
+        found.ok_or_else(|| ApiError::internal(anyhow::anyhow!("the route does not take long")))
     }
 }
 

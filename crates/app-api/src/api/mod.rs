@@ -3,6 +3,7 @@
 pub mod apps;
 pub mod audit;
 pub mod auth;
+pub mod backups;
 pub mod cli_logins;
 pub mod dev_login;
 pub mod events;

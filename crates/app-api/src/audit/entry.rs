@@ -62,6 +62,10 @@ actions! {
     TenantExec = "tenant.exec",
     TenantExport = "tenant.export",
     TenantImport = "tenant.import",
+    BackupRequest = "backup.request",
+    BackupCreate = "backup.create",
+    BackupRestore = "backup.restore",
+    BackupDelete = "backup.delete",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
     TenantGone = "tenant.gone",
@@ -148,6 +152,10 @@ impl Action {
             | Self::TenantOpen
             | Self::TenantExec
             | Self::TenantExport
+            | Self::BackupRequest
+            | Self::BackupCreate
+            | Self::BackupRestore
+            | Self::BackupDelete
             | Self::TenantDatabaseCreate
             | Self::TenantDatabaseDrop
             | Self::TenantGone

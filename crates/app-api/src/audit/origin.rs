@@ -3,6 +3,7 @@
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::task::JoinHandle;
 
 use crate::http::extract::ClientAddress;
 
@@ -25,4 +26,13 @@ pub fn current() -> Origin {
 /// Middleware: makes the client's address known to the handlers of a request.
 pub async fn layer(ClientAddress(client): ClientAddress, request: Request, next: Next) -> Response {
     ADDRESS.scope(client.to_string(), next.run(request)).await
+}
+
+/// Spawns a task whose changes have the origin of this one. The task goes on when the request ends early.
+pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let Origin { address, request_id } = current();
+    tokio::spawn(service::request_id::scope(request_id, ADDRESS.scope(address, work)))
 }

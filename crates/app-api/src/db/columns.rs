@@ -55,6 +55,7 @@ unwraps! {
     TextColumn => protocol::people::MemberRole,
     TextColumn => protocol::rollouts::RolloutState,
     TextColumn => protocol::rollouts::MemberState,
+    TextColumn => protocol::backups::BackupState,
     TextColumn => protocol::triggers::CatchUp,
     TextColumn => protocol::triggers::TriggerKind,
     JsonColumn => Limits,

@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod app;
 pub mod audit_log;
+pub mod backup;
 pub mod change_listener;
 pub mod cli_login;
 mod columns;

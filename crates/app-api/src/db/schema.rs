@@ -455,6 +455,33 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    backups (id) {
+        id -> Uuid,
+        tenant_id -> Uuid,
+        slug -> Text,
+        state -> Text,
+        due_at -> Timestamptz,
+        requested_by -> Nullable<Text>,
+        not_before -> Timestamptz,
+        failures -> Int4,
+        failure -> Nullable<Text>,
+        object -> Text,
+        taken_at -> Nullable<Timestamptz>,
+        current_at -> Nullable<Timestamptz>,
+        bytes -> Nullable<Int8>,
+        sha256 -> Nullable<Bytea>,
+        last_start -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    backup_schedule (only_one) {
+        only_one -> Bool,
+        planned_until -> Timestamptz,
+    }
+}
+
 diesel::joinable!(tenant_imports -> tenants (tenant_id));
 diesel::joinable!(webhook_deliveries -> webhooks (webhook_id));
 diesel::joinable!(invitations -> tenants (tenant_id));
@@ -472,6 +499,7 @@ diesel::allow_tables_to_appear_in_same_query!(tenants, memberships);
 diesel::allow_tables_to_appear_in_same_query!(tenants, invitations);
 diesel::allow_tables_to_appear_in_same_query!(tenants, releases);
 diesel::allow_tables_to_appear_in_same_query!(tenants, tenant_imports);
+diesel::allow_tables_to_appear_in_same_query!(tenants, backups);
 diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, rollouts);

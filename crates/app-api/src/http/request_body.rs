@@ -24,9 +24,17 @@ pub enum Bounds {
 
 /// Whether the handler of this path reads the body itself, piece by piece, and bounds it. No such path names a tenant.
 pub fn is_streamed(path: &str) -> bool {
-    crate::route::API_PREFIXES
-        .iter()
-        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with("/imports/")))
+    below_api(path).is_some_and(|rest| rest.starts_with("/imports/"))
+}
+
+/// Whether the handler of this path works for so long that it checks its caller again.
+pub fn takes_long(path: &str) -> bool {
+    let is_restore = |rest: &str| rest.starts_with("/backups/") && rest.ends_with("/restore");
+    is_streamed(path) || below_api(path).is_some_and(is_restore)
+}
+
+fn below_api(path: &str) -> Option<&str> {
+    crate::route::API_PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))
 }
 
 impl Bounds {

@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use protocol::api_keys::Role;
 use protocol::apps::BUILT_IN_APP;
+use protocol::backups::BackupState;
 use protocol::control::{EffectivePolicy, NewTenant};
 use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use protocol::spec::{Desired, Policy, WakeOn};
@@ -25,6 +26,8 @@ use super::status_badge::{StatusBadge, status_badge};
 use super::{Layout, form_problem, page};
 use crate::access::{AuthorizedTenant, Caller, Person, Principal};
 use crate::app::App;
+use crate::backups::rules::is_overdue;
+use crate::db::backup::{self, BackupRow};
 use crate::db::tenant::Filter;
 use crate::http::extract::{Form, Query};
 use crate::settings::Addresses;
@@ -194,6 +197,8 @@ struct TenantPage {
     pids: u32,
     disk: String,
     disk_hint: &'static str,
+    /// `None`: the installation makes no backups.
+    backup: Option<String>,
     sleep: SleepSection,
     policy: Vec<(&'static str, String)>,
     can_start: bool,
@@ -246,6 +251,7 @@ pub async fn show_tenant(
         pids: tenant.limits.pids,
         disk: disk(disk_use, tenant.limits.disk_bytes),
         disk_hint: disk_hint(disk_use),
+        backup: backup(&app, &tenant, now).await?,
         can_start: may_act && (tenant.desired == Desired::Stopped || failed),
         sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
         policy: policy_rows(&tenant.policy, &policy),
@@ -258,6 +264,32 @@ pub async fn show_tenant(
         log,
     };
     page(StatusCode::OK, &tenant_page)
+}
+
+async fn backup(app: &App, tenant: &Tenant, now: Timestamp) -> Result<Option<String>, ApiError> {
+    if app.backups.is_none() {
+        return Ok(None);
+    }
+    let mut conn = app.conn().await?;
+    let latest = backup::latest(&mut conn, tenant.id).await?;
+    let open = backup::open(&mut conn, tenant.id).await?;
+    Ok(Some(describe_backup(latest.as_ref(), open.as_ref(), now)))
+}
+
+/// How old the latest backup is, and why there is no newer one.
+fn describe_backup(latest: Option<&BackupRow>, open: Option<&BackupRow>, now: Timestamp) -> String {
+    let current = latest.and_then(|latest| latest.current_at.max(latest.taken_at));
+    let latest = current.map_or_else(|| "none yet".to_owned(), |current| ago(current, now));
+    let Some(open) = open else { return latest };
+    let next = match &open.failure {
+        Some(failure) => format!("the last attempt failed: {failure}"),
+        None if open.state == BackupState::Running => "the next is being made".to_owned(),
+        None if is_overdue(open.due_at, now) => {
+            format!("overdue: it has not rested since it was due, {}", ago(open.due_at, now))
+        }
+        None => "the next is made once it rests".to_owned(),
+    };
+    format!("{latest}; {next}")
 }
 
 fn disk(disk_use: Option<DiskUse>, limit_bytes: u64) -> String {
@@ -397,4 +429,53 @@ pub async fn delete_tenant(
     }
     tenant_actions::request_action(&app, &caller, found.tenant, OwnerAction::Delete).await?;
     Ok(Redirect::to("/admin").into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_is_described_with_its_age_and_what_holds_up_the_next() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let now = at("2026-11-30T12:00:00Z");
+        let row = |state, due: &str, failure: Option<&str>| BackupRow {
+            id: uuid::Uuid::nil(),
+            tenant_id: uuid::Uuid::nil(),
+            slug: "acme".parse().unwrap(),
+            state,
+            due_at: at(due),
+            requested_by: None,
+            not_before: now,
+            failures: 0,
+            failure: failure.map(str::to_owned),
+            object: String::new(),
+            taken_at: (state == BackupState::Complete).then(|| at(due)),
+            current_at: None,
+            bytes: None,
+            sha256: None,
+            last_start: None,
+        };
+        let made = row(BackupState::Complete, "2026-11-29T02:00:00Z", None);
+        let kept = BackupRow { current_at: Some(at("2026-11-30T02:00:00Z")), ..made.clone() };
+        let waits = |due| row(BackupState::Waiting, due, None);
+        let (recent, old) = ("2026-11-30T02:00:00Z", "2026-11-29T02:00:00Z");
+        let failed = row(BackupState::Waiting, recent, Some("The store is away."));
+        let runs = row(BackupState::Running, recent, None);
+        for (latest, open, expected) in [
+            (None, None, "none yet"),
+            (Some(&made), None, "1 d ago"),
+            (Some(&kept), None, "10 h ago"),
+            (Some(&kept), Some(&runs), "10 h ago; the next is being made"),
+            (None, Some(&waits(recent)), "none yet; the next is made once it rests"),
+            (
+                Some(&made),
+                Some(&waits(old)),
+                "1 d ago; overdue: it has not rested since it was due, 1 d ago",
+            ),
+            (Some(&made), Some(&failed), "1 d ago; the last attempt failed: The store is away."),
+        ] {
+            assert_eq!(describe_backup(latest, open, now), expected);
+        }
+    }
 }

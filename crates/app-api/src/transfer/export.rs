@@ -35,6 +35,13 @@ const MAX_SPARSENESS: u64 = 4;
 /// An archive as a response.
 pub struct Archive(Response);
 
+impl Archive {
+    /// The bytes of the archive. Those of a whole one end with [`END_MARK`].
+    pub fn into_stream(self) -> BodyDataStream {
+        self.0.into_body().into_data_stream()
+    }
+}
+
 impl IntoResponse for Archive {
     fn into_response(self) -> Response {
         self.0
@@ -47,14 +54,30 @@ impl DescribeOutput for Archive {
     }
 }
 
-/// Streams the archive of a tenant. The tenant is not woken while its volumes are read.
+/// Streams the archive of a tenant to a person or a program.
+///
+/// # Errors
+/// As for [`export_by`].
+pub async fn export(
+    app: &App,
+    caller: &Principal,
+    tenant: Tenant,
+    database: DatabaseChoice,
+) -> Result<Archive, ApiError> {
+    let entry =
+        Entry::new(Actor::from(caller), Action::TenantExport, Resource::tenant(&tenant.slug))
+            .after(json!({ "id": tenant.id }));
+    export_by(app, &entry, tenant, database).await
+}
+
+/// Streams the archive of a tenant, after `entry` was written. The tenant is not woken while its volumes are read.
 ///
 /// # Errors
 /// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;
 /// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
-pub async fn export(
+pub async fn export_by(
     app: &App,
-    caller: &Principal,
+    entry: &Entry,
     tenant: Tenant,
     database: DatabaseChoice,
 ) -> Result<Archive, ApiError> {
@@ -68,15 +91,13 @@ pub async fn export(
     let manifest = manifest(app, &tenant, names.as_ref())?;
     refuse_while_importing(&mut *app.conn().await?, &tenant).await?;
     // Written first: nothing leaves without an entry.
-    let entry =
-        Entry::new(Actor::from(caller), Action::TenantExport, Resource::tenant(&tenant.slug))
-            .after(json!({ "id": tenant.id }));
     let now = app.clock.now();
     let mut conn = app.conn().await?;
-    conn.transaction(async |conn| audit_log::append(conn, &entry, now).await).await?;
+    conn.transaction(async |conn| audit_log::append(conn, entry, now).await).await?;
     drop(conn);
     let volumes = app.orchestrator.export_volumes(tenant.tenant_id()).await.map_err(unavailable)?;
-    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %caller, "tenant export started");
+    let (action, actor) = (entry.action, &entry.actor.name);
+    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %action, actor, "tenant export started");
     // From here on the tenant rests, so the dump is of the same moment as the files, whenever it begins.
     let database = match names {
         Some(names) => Some(begin_dump(app, &tenant, names).await?),

@@ -11,7 +11,7 @@ mod restore;
 mod sweep;
 
 pub use dump::DumpSettings;
-pub use export::{Archive, DatabaseChoice, export};
+pub use export::{Archive, DatabaseChoice, export, export_by};
 pub use import::import;
 pub use sweep::run;
 

@@ -7,6 +7,8 @@ mod accounts;
 mod api_keys;
 mod apps;
 mod audit;
+mod backup_store;
+mod backups;
 mod bootstrap_key;
 mod cli_login;
 mod connections;

@@ -40,7 +40,7 @@ pub(crate) fn volumes(content: &[u8]) -> Vec<u8> {
 }
 
 /// The same without the core's sessions and its signing key, and without the end of the tar.
-fn exported_volumes(content: &[u8]) -> Vec<u8> {
+pub(crate) fn exported_volumes(content: &[u8]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
     add(&mut tar, "data/", EntryType::Directory, 0o700, b"");
     add(&mut tar, "data/history.db", EntryType::Regular, 0o600, b"history");
@@ -52,7 +52,7 @@ fn exported_volumes(content: &[u8]) -> Vec<u8> {
 }
 
 /// Content that compresses badly, so that it fills many pieces.
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_u32;
     let step = |_| {
         state ^= state << 13;

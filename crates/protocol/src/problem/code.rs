@@ -77,6 +77,21 @@ codes! {
     ArchiveUnsafe = "archive_unsafe" [422] "Archive unsafe"
         "an entry of the archive leads out of the tenant's volumes, or is of a kind or an owner that no tenant has"
         "do not use the file, unless you know who made it and why",
+    BackupCorrupt = "backup_corrupt" [422] "Backup damaged"
+        "the archive in the store is not the one that was written there"
+        "restore another backup; look at who writes to the store",
+    BackupIncomplete = "backup_incomplete" [409] "Backup not complete"
+        "the tenant has not been copied yet"
+        "wait until it is complete, or restore an earlier one",
+    BackupMissing = "backup_missing" [410] "Backup missing"
+        "the store no longer holds the archive"
+        "restore another backup; bring the object back under its name, if you have it",
+    BackupStoreUnavailable = "backup_store_unavailable" [503] "Store unavailable"
+        "the store of backups does not respond, or refuses the call"
+        "look at app-api's log; check `CIAL_BACKUP_URL` and the access key",
+    BackupsOff = "backups_off" [409] "No backups"
+        "this installation has no store for backups"
+        "set `CIAL_BACKUP_URL`; see [backups](../backups.md)",
     BodyTooLarge = "body_too_large" [413] "Content too large"
         "the body is over the limit"
         "send less",
@@ -345,7 +360,7 @@ codes! {
         "the link was used or is too old"
         "ask for another at `/admin/forgot`, or print one",
     ResourceNotFound = "resource_not_found" [404] "Not found"
-        "there is no such session, person, member, invitation, webhook, delivery, app, rollout, variable or registry"
+        "there is no such session, person, member, invitation, webhook, delivery, app, rollout, backup, variable or registry"
         "list them",
     RestartNeeded = "restart_needed" [503] "Restart needed"
         "the tenant has run since before an upgrade, and the request needs what its edge cannot do: to require sign-in, or to serve the core's site"

@@ -50,6 +50,7 @@ pub(crate) struct Server {
     now: Arc<Mutex<Timestamp>>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), ServiceError>>,
+    env: Vec<(&'static str, String)>,
 }
 
 /// The parts of a server that a test may replace.
@@ -158,6 +159,7 @@ impl Setup {
             now,
             stop,
             running,
+            env: self.env,
         }
     }
 
@@ -210,9 +212,9 @@ impl Server {
         Setup::on(self.database.clone(), self.orchestrator.clone())
     }
 
-    /// Kills the server and starts another on the same database and engine.
+    /// Kills the server and starts another with the same settings, on the same database and engine.
     pub(crate) async fn restart(self) -> Self {
-        let replica = self.replica();
+        let replica = Setup { env: self.env.clone(), ..self.replica() };
         self.kill().await;
         replica.start().await
     }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use protocol::images::{PulledImage, PulledImageList};
 use protocol::orchestrator::{
-    ApplyRequest, DiskUse, DiskUseList, Exit, ObservedTenant, Phase, Upstream,
+    ApplyRequest, DiskUse, DiskUseList, Exit, LastStart, ObservedTenant, Phase, Upstream,
 };
 use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
@@ -110,6 +110,12 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) refuse_commands: Mutex<Option<Code>>,
     /// The tar of each tenant's volumes. One that ends without blocks of zeros breaks off.
     pub(crate) volumes: Mutex<HashMap<TenantId, Vec<u8>>>,
+    /// The times of the last starts; a tenant without one started at the beginning of the epoch.
+    pub(crate) last_starts: Mutex<HashMap<TenantId, Timestamp>>,
+    /// The number of exports that began.
+    pub(crate) exports: watch::Sender<usize>,
+    /// Exports send their first piece, and no more while this is true.
+    pub(crate) stalls_exports: watch::Sender<bool>,
     /// The code with which exports and imports are refused.
     pub(crate) refuse_transfers: Mutex<Option<Code>>,
     /// The next attempts of tasks; afterwards none begins.
@@ -145,6 +151,9 @@ impl FakeOrchestrator {
             open_commands: watch::Sender::new(0),
             refuse_commands: Mutex::default(),
             volumes: Mutex::default(),
+            last_starts: Mutex::default(),
+            exports: watch::Sender::new(0),
+            stalls_exports: watch::Sender::new(false),
             refuse_transfers: Mutex::default(),
             task_replies: Mutex::default(),
             jobs: Mutex::default(),
@@ -466,6 +475,19 @@ impl Orchestrator for FakeOrchestrator {
         })
     }
 
+    fn last_start(&self, id: TenantId) -> BoxFuture<'_, Result<LastStart, CallError>> {
+        Box::pin(async move {
+            let Some(observed) = self.feed.get(&id) else {
+                let problem = Problem::new(Code::NoSuchTenant, "It has no container.");
+                return Err(CallError::Refused(Box::new(problem)));
+            };
+            let at = self.last_starts.lock().unwrap().get(&id).copied();
+            let at = Some(at.unwrap_or(Timestamp::UNIX_EPOCH));
+            let has_ended = matches!(observed.phase, Phase::Sleeping | Phase::Stopped);
+            Ok(LastStart { container_id: observed.container_id, at, has_ended })
+        })
+    }
+
     fn export_volumes(&self, id: TenantId) -> BoxFuture<'_, Result<Body, CallError>> {
         Box::pin(async move {
             if let Some(code) = *self.refuse_transfers.lock().unwrap() {
@@ -475,11 +497,23 @@ impl Orchestrator for FakeOrchestrator {
                 let problem = Problem::new(Code::NoSuchTenant, "It has no volumes.");
                 return Err(CallError::Refused(Box::new(problem)));
             };
+            self.exports.send_modify(|count| *count += 1);
             let breaks_off = !tar.ends_with(&[0; 1_024]);
             let pieces: Vec<_> =
                 tar.chunks(10_000).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect();
             let end = breaks_off.then(|| Err(std::io::ErrorKind::ConnectionReset.into()));
-            Ok(Body::from_stream(stream::iter(pieces.into_iter().chain(end))))
+            let stalls = self.stalls_exports.subscribe();
+            let pieces = stream::iter(pieces.into_iter().chain(end)).enumerate();
+            let pieces = pieces.then(move |(n, piece)| {
+                let mut stalls = stalls.clone();
+                async move {
+                    if n == 1 {
+                        let _ = stalls.wait_for(|stalls| !*stalls).await;
+                    }
+                    piece
+                }
+            });
+            Ok(Body::from_stream(pieces))
         })
     }
 

@@ -1,0 +1,2 @@
+DROP TABLE backup_schedule;
+DROP TABLE backups;

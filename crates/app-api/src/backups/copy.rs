@@ -1,0 +1,198 @@
+//! Copies one tenant into the store.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use futures_util::{StreamExt as _, stream};
+use protocol::orchestrator::LastStart;
+use protocol::problem::Code;
+use protocol::spec::Desired;
+use protocol::transfer::END_MARK;
+use protocol::{TenantId, Timestamp};
+use serde_json::json;
+use service::api_error::ApiError;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::store::WriteError;
+use super::{Backups, resource};
+use crate::app::App;
+use crate::audit::{Action, Actor, Entry};
+use crate::db::backup::{self, BackupRow, CopiedArchive};
+use crate::db::tenant;
+use crate::tenant::Tenant;
+use crate::transfer::{self, DatabaseChoice};
+
+/// How long a process that is gone keeps its claim.
+pub(super) const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(15);
+/// The actor of what happens without a person.
+pub(super) const ACTOR: &str = "backup";
+/// Actions that change nothing that a backup holds.
+const IGNORED: &[&str] = &[
+    Action::BackupRequest.as_str(),
+    Action::BackupCreate.as_str(),
+    Action::BackupRestore.as_str(),
+    Action::BackupDelete.as_str(),
+    Action::TenantExport.as_str(),
+];
+
+/// What became of a due backup.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Copied(CopiedArchive),
+    /// Nothing had changed since this backup at this time.
+    Unchanged(Uuid, Timestamp),
+    /// The tenant has no data, or is being deleted.
+    NoData,
+    /// The tenant woke up before it could be copied.
+    Awake,
+    /// The backup was deleted meanwhile, or another process took it over.
+    Lost,
+}
+
+/// Copies the tenant of a claimed backup, unless it has not changed. `row` keeps its claim.
+///
+/// # Errors
+/// With the reason for the tenant's owner. Nothing of the archive is left in the store.
+pub(super) async fn copy(
+    app: &App,
+    backups: &Backups,
+    row: &mut BackupRow,
+) -> Result<Outcome, ApiError> {
+    let found = tenant::by_id(&mut *app.conn().await?, TenantId::new(row.tenant_id)).await?;
+    let Some(tenant) = found.filter(|tenant| tenant.desired != Desired::Deleted) else {
+        return Ok(Outcome::NoData);
+    };
+    // Both before they are used: what changes in between makes the next backup a copy again.
+    let checked_at = app.clock.now();
+    let last_start = app.orchestrator.last_start(tenant.tenant_id()).await.ok();
+    let last_start = last_start.as_ref().and_then(describe_start);
+    if row.requested_by.is_none()
+        && let Some(earlier) = unchanged_since(app, &tenant, last_start.as_deref()).await?
+        && backups.store.size(&earlier.object).await.map_err(super::unavailable)?.is_some()
+    {
+        return Ok(Outcome::Unchanged(earlier.id, checked_at));
+    }
+    // An attempt before may have left an object. One that still runs cannot harm: each attempt has a name of its own.
+    backups.store.remove(&row.object).await.map_err(super::unavailable)?;
+    let object = attempt_object(row);
+    let Some(begun) = backup::begin(&mut *app.conn().await?, row, &object).await? else {
+        return Ok(Outcome::Lost);
+    };
+    *row = begun;
+    let (lost, current) = (CancellationToken::new(), row.clone());
+    let mut writing = pin!(write(app, backups, &current, tenant, last_start, &lost));
+    let copied = loop {
+        tokio::select! {
+            copied = &mut writing => break copied,
+            () = tokio::time::sleep(RENEWAL_INTERVAL) => renew(app, row, &lost).await,
+        }
+    };
+    if lost.is_cancelled() { Ok(Outcome::Lost) } else { copied }
+}
+
+fn attempt_object(row: &BackupRow) -> String {
+    let attempt = &Uuid::new_v4().simple().to_string()[..8];
+    format!("{}/{}-{}-{attempt}.tar.zst", row.slug, row.due_at.format("%Y-%m-%dT%H-%M-%SZ"), row.id)
+}
+
+/// Prolongs the claim. One that cannot be prolonged while the database is away may be lost, which shows at the end.
+async fn renew(app: &App, row: &mut BackupRow, lost: &CancellationToken) {
+    let until = app.clock.now() + CLAIM_LIFETIME;
+    let renewed =
+        async { anyhow::Ok(backup::renew(&mut *app.database.conn().await?, row, until).await?) };
+    match renewed.await {
+        Ok(Some(not_before)) => row.not_before = not_before,
+        Ok(None) => lost.cancel(),
+        Err(error) => {
+            tracing::warn!(backup = %row.id, error = format!("{error:#}"), "renewing a claim failed");
+        }
+    }
+}
+
+/// `None` for a tenant that may go on without a start.
+fn describe_start(start: &LastStart) -> Option<String> {
+    let at = start.at.filter(|_| start.has_ended)?;
+    Some(format!("{} {}", start.container_id, at.to_rfc3339()))
+}
+
+/// Returns the latest backup, if neither a process of the tenant ran since nor anybody changed the tenant in the control plane.
+async fn unchanged_since(
+    app: &App,
+    tenant: &Tenant,
+    last_start: Option<&str>,
+) -> Result<Option<BackupRow>, ApiError> {
+    let mut conn = app.conn().await?;
+    let Some(latest) = backup::latest(&mut conn, tenant.id).await? else { return Ok(None) };
+    let Some(taken_at) = latest.taken_at else { return Ok(None) };
+    if last_start.is_none() || latest.last_start.as_deref() != last_start {
+        return Ok(None);
+    }
+    let since = latest.current_at.map_or(taken_at, |current| current.max(taken_at));
+    let is_changed = backup::is_changed_since(&mut conn, &tenant.slug, since, IGNORED).await?;
+    Ok((!is_changed).then_some(latest))
+}
+
+async fn write(
+    app: &App,
+    backups: &Backups,
+    row: &BackupRow,
+    tenant: Tenant,
+    last_start: Option<String>,
+    lost: &CancellationToken,
+) -> Result<Outcome, ApiError> {
+    let taken_at = app.clock.now();
+    let entry = Entry::new(Actor::command(ACTOR), Action::BackupCreate, resource(row))
+        .after(json!({ "id": tenant.id }));
+    let archive = transfer::export_by(app, &entry, tenant, DatabaseChoice::Included).await;
+    let archive = match archive {
+        Ok(archive) => archive,
+        Err(error) if is(&error, Code::TenantAwake) => return Ok(Outcome::Awake),
+        Err(error) if is(&error, Code::TenantNotRunning) || is(&error, Code::TenantDeleting) => {
+            return Ok(Outcome::NoData);
+        }
+        Err(error) => return Err(error),
+    };
+    let pieces = archive.into_stream().map(|piece| piece.map_err(anyhow::Error::from));
+    // The store must see the end of an archive that is given up, so that it takes back what it has.
+    let pieces = whole(pieces.take_until(lost.cancelled()));
+    let written = match backups.store.write(&row.object, pieces).await {
+        Ok(written) => written,
+        Err(WriteError::Store(error)) => return Err(super::unavailable(error)),
+        Err(WriteError::Source(error)) => {
+            let detail = "The tenant's data could not be read to their end.";
+            return Err(ApiError::new(Code::OrchestratorUnavailable, detail).with_cause(error));
+        }
+    };
+    Ok(Outcome::Copied(CopiedArchive {
+        taken_at,
+        bytes: i64::try_from(written.bytes).map_err(ApiError::internal)?,
+        sha256: written.sha256,
+        last_start,
+    }))
+}
+
+fn is(error: &ApiError, code: Code) -> bool {
+    error.problem.code == code.as_str()
+}
+
+/// Ends with an error unless the last bytes are those of a whole archive: a stop of this process ends it in what looks like good order.
+fn whole(
+    pieces: impl stream::Stream<Item = anyhow::Result<Bytes>> + Send,
+) -> impl stream::Stream<Item = anyhow::Result<Bytes>> + Send {
+    let begin = (Box::pin(pieces), Vec::new());
+    stream::try_unfold(begin, async |(mut pieces, mut end): (_, Vec<u8>)| {
+        match pieces.next().await.transpose()? {
+            Some(piece) => {
+                end.extend_from_slice(&piece);
+                let surplus = end.len().saturating_sub(END_MARK.len());
+                end.drain(..surplus);
+                Ok(Some((piece, (pieces, end))))
+            }
+            None if end == END_MARK => Ok(None),
+            None => Err(anyhow::anyhow!("the archive broke off")),
+        }
+    })
+}

@@ -1,0 +1,254 @@
+//! Makes tenants due, copies those that rest, and removes what is too old. Every replica does; a claim keeps two from copying one
+//! tenant at the same time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use protocol::Timestamp;
+use protocol::backups::BackupState;
+use service::api_error::ApiError;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use uuid::Uuid;
+
+use super::copy::{ACTOR, CLAIM_LIFETIME, Outcome, copy};
+use super::{Backups, new_backup, remove, rules};
+use crate::app::App;
+use crate::audit::Actor;
+use crate::db::backup::{self, BackupRow, ClaimTimes};
+
+/// A tenant that rests is copied at most this long after it is due.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two comparisons of the rows with the store.
+const CHECK_INTERVAL: Duration = Duration::from_secs(3_600);
+/// The orchestrator does two transfers at once: one is left for people.
+const MAX_COPIES: usize = 1;
+/// The delay of a tenant that woke up before it could be copied.
+const AWAKE_DELAY: Duration = Duration::from_secs(60);
+/// Copies under way may take so long when the process stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer reasons are cut.
+const MAX_FAILURE_CHARS: usize = 300;
+/// Longer than any claim and any delay.
+const MAX_WAIT: Duration = Duration::from_secs(2 * 3_600);
+const _: () = assert!(MAX_WAIT.as_secs() > rules::MAX_RETRY_DELAY.as_secs());
+const _: () = assert!(MAX_WAIT.as_secs() > CLAIM_LIFETIME.as_secs());
+
+/// Works until the process stops.
+pub async fn run(app: App) {
+    let Some(backups) = &app.backups else { return };
+    let mut copies = JoinSet::new();
+    let work = async {
+        tokio::join!(
+            make_due(&app, backups),
+            copy_all(&app, &mut copies),
+            check_store(&app, backups)
+        );
+    };
+    app.stop.run_until_cancelled(work).await;
+    // The archives of this process break off now, and the store takes back what it has of them.
+    let ended = async { while copies.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STOP_TIMEOUT, ended).await;
+}
+
+/// Plans each time of the schedule.
+async fn make_due(app: &App, backups: &Backups) {
+    let mut ticks = ticks(POLL_INTERVAL);
+    let mut next: Option<Timestamp> = None;
+    loop {
+        ticks.tick().await;
+        let now = app.clock.now();
+        if !app.is_database_ready() || next.is_some_and(|next| next > now) {
+            continue;
+        }
+        match plan(app, backups, now).await {
+            Ok(planned_until) => next = backups.schedule.next_after(planned_until),
+            Err(error) => warn(&error, "planning backups failed"),
+        }
+    }
+}
+
+async fn plan(app: &App, backups: &Backups, now: Timestamp) -> anyhow::Result<Timestamp> {
+    let mut conn = app.database.conn().await?;
+    let planned_until = backup::planned_until(&mut conn, now).await?;
+    let Some(due) = rules::last_due(&backups.schedule, planned_until, now) else {
+        return Ok(planned_until);
+    };
+    let new = |id, slug: &str| new_backup(Uuid::now_v7(), (id, slug), due);
+    let tenants = backup::plan(&mut conn, due, new).await?;
+    tracing::info!(due_at = %due, tenants, "backups planned");
+    Ok(due)
+}
+
+/// Copies tenants that are due and rest, a few at once.
+async fn copy_all(app: &App, copies: &mut JoinSet<()>) {
+    let mut ticks = ticks(POLL_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(ended) = copies.join_next() => if let Err(error) = ended {
+                // The claim runs out.
+                tracing::error!(%error, "a backup panicked");
+            }
+        }
+        let free = MAX_COPIES.saturating_sub(copies.len());
+        if !app.is_database_ready() || free == 0 {
+            continue;
+        }
+        match claim(app, free).await {
+            Ok(claimed) => {
+                for row in claimed {
+                    copies.spawn(back_up(app.clone(), row));
+                }
+            }
+            Err(error) => warn(&error, "claiming backups failed"),
+        }
+    }
+}
+
+async fn claim(app: &App, limit: usize) -> anyhow::Result<Vec<BackupRow>> {
+    let now = app.clock.now();
+    let times = ClaimTimes {
+        now,
+        until: now + CLAIM_LIFETIME,
+        latest: now + MAX_WAIT,
+        frozen_before: now - rules::FROZEN_FOR,
+    };
+    Ok(backup::claim(&mut *app.database.conn().await?, times, i64::try_from(limit)?).await?)
+}
+
+async fn back_up(app: App, mut row: BackupRow) {
+    let Some(backups) = &app.backups else { return };
+    let copied = copy(&app, backups, &mut row).await;
+    // A process that stops has failed nobody: its claim runs out.
+    if app.stop.is_cancelled() {
+        return;
+    }
+    if let Err(error) = record(&app, backups, &row, copied).await {
+        warn(&error.into_error(), "recording a backup failed");
+    }
+}
+
+async fn record(
+    app: &App,
+    backups: &Backups,
+    row: &BackupRow,
+    copied: Result<Outcome, ApiError>,
+) -> Result<(), ApiError> {
+    let now = app.clock.now();
+    match copied {
+        Ok(Outcome::Copied(archive)) => {
+            if !backup::complete(&mut *app.conn().await?, row, &archive).await? {
+                tracing::info!(slug = %row.slug, backup = %row.id, "backup was deleted while it was made");
+                return backups.store.remove(&row.object).await.map_err(super::unavailable);
+            }
+            tracing::info!(tenant = %row.tenant_id, slug = %row.slug, backup = %row.id, bytes = archive.bytes, "tenant backed up");
+            expire(app, backups, Some(row.tenant_id)).await?;
+        }
+        Ok(Outcome::Unchanged(earlier, checked_at)) => {
+            let mut conn = app.conn().await?;
+            backup::keep_earlier(&mut conn, row, earlier, checked_at).await?;
+        }
+        Ok(Outcome::NoData) => {
+            backup::abandon(&mut *app.conn().await?, row).await?;
+        }
+        Ok(Outcome::Awake) => {
+            let mut conn = app.conn().await?;
+            let failure = row.failure.as_deref();
+            backup::delay(&mut conn, row, now + AWAKE_DELAY, row.failures, failure).await?;
+        }
+        Ok(Outcome::Lost) => {}
+        Err(error) => {
+            let failures = row.failures.saturating_add(1);
+            let failure = shown(&error);
+            let not_before = now + rules::retry_delay(failures);
+            let error = format!("{:#}", error.into_error());
+            tracing::warn!(tenant = %row.tenant_id, slug = %row.slug, backup = %row.id, error, "backup failed");
+            let mut conn = app.conn().await?;
+            backup::delay(&mut conn, row, not_before, failures, Some(&failure)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn shown(error: &ApiError) -> String {
+    let detail = error.problem.detail.chars().filter(|c| !c.is_control());
+    detail.take(MAX_FAILURE_CHARS).collect()
+}
+
+/// Deletes the backups that the retention does not keep, of one tenant or of all.
+async fn expire(app: &App, backups: &Backups, tenant: Option<Uuid>) -> Result<(), ApiError> {
+    let rows = backup::scheduled(&mut *app.conn().await?, tenant).await?;
+    let mut of_tenants: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
+    for row in &rows {
+        let taken_at = row.taken_at.map(|taken_at| (row.id, taken_at));
+        of_tenants.entry(row.tenant_id).or_default().extend(taken_at);
+    }
+    let expired: Vec<_> =
+        of_tenants.values().flat_map(|rows| backups.retention.expired(rows)).collect();
+    for row in rows.iter().filter(|row| expired.contains(&row.id)) {
+        remove(app, backups, row, Actor::command(ACTOR)).await?;
+        tracing::info!(slug = %row.slug, backup = %row.id, "old backup deleted");
+    }
+    Ok(())
+}
+
+/// Compares the rows with the store now and then.
+async fn check_store(app: &App, backups: &Backups) {
+    let mut ticks = ticks(CHECK_INTERVAL);
+    loop {
+        ticks.tick().await;
+        while !app.is_database_ready() {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        if let Err(error) = check(app, backups).await {
+            warn(&error, "checking the store of backups failed");
+        }
+        if let Err(error) = expire(app, backups, None).await {
+            warn(&error.into_error(), "deleting old backups failed");
+        }
+    }
+}
+
+/// Marks backups whose object is gone, or has another size, and those whose object came back.
+async fn check(app: &App, backups: &Backups) -> anyhow::Result<()> {
+    let orphans = backup::delete_orphans(&mut *app.database.conn().await?).await?;
+    for object in orphans {
+        backups.store.remove(&object).await?;
+    }
+    // The rows first: an object that is written meanwhile is not missed.
+    let rows = backup::objects(&mut *app.database.conn().await?).await?;
+    let stored = backups.store.list().await?;
+    let is_there = |object: &str, bytes: Option<i64>| {
+        stored.get(object).is_some_and(|found| i64::try_from(*found).ok() == bytes)
+    };
+    for (from, to) in [
+        (BackupState::Complete, BackupState::Missing),
+        (BackupState::Missing, BackupState::Complete),
+    ] {
+        let is_wrong = |state: &str, there: bool| {
+            state == from.as_str() && there == (to == BackupState::Complete)
+        };
+        let ids: Vec<_> = rows
+            .iter()
+            .filter(|(_, state, object, bytes)| is_wrong(state, is_there(object, *bytes)))
+            .map(|(id, ..)| *id)
+            .collect();
+        let mut conn = app.database.conn().await?;
+        let changed = backup::set_state(&mut conn, &ids, (from, to)).await?;
+        if changed > 0 {
+            tracing::warn!(backups = changed, state = to.as_str(), "backups changed in the store");
+        }
+    }
+    Ok(())
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn warn(error: &anyhow::Error, message: &'static str) {
+    tracing::warn!(error = format!("{error:#}"), message);
+}
