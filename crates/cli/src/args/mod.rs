@@ -1,6 +1,7 @@
 //! The command line: nouns, verbs, flags. The reference and the man pages are made from these types.
 
 mod apps;
+mod backups;
 mod manifest;
 mod models;
 mod people;
@@ -23,6 +24,7 @@ pub use self::apps::{
     AbortRollout, AppArg, AppsCommand, CreateApp, CreateRelease, DeleteApp, ReleaseCommand,
     RolloutCommand, StartRollout,
 };
+pub use self::backups::{BackupsCommand, CreateBackup, DeleteBackup, ListBackups, RestoreBackup};
 pub use self::manifest::{InitArgs, ManifestCommand};
 pub use models::{ModelsCommand, SetModelArgs, UnsetModel};
 pub use people::{
@@ -141,6 +143,12 @@ pub enum Command {
     Tenants {
         #[command(subcommand)]
         command: Option<TenantsCommand>,
+    },
+    /// list, request, restore and delete backups of tenants
+    #[command(visible_alias = "backup", args_conflicts_with_subcommands = true)]
+    Backups {
+        #[command(subcommand)]
+        command: Option<BackupsCommand>,
     },
     /// create, list and delete apps, and their releases
     #[command(visible_alias = "app", args_conflicts_with_subcommands = true)]

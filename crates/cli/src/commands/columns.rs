@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::api_keys::{CreatedKey, Key, PrincipalKind, Role, WhoAmI};
 use protocol::apps::{App, Release};
 use protocol::audit::AuditEntry;
+use protocol::backups::{Backup, BackupState};
 use protocol::control::{EffectivePolicy, Tenant, TenantDatabase, User};
 use protocol::executions::{
     Execution, ExecutionState, ExecutionSummary, ExecutionTask, ScheduledExecution, TaskState,
@@ -26,8 +27,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
-    apps, audit, executions, keys, mails, models, packages, people, registries, rollouts, tenants,
-    triggers, variables, webhooks, whoami,
+    apps, audit, backups, executions, keys, mails, models, packages, people, registries, rollouts,
+    tenants, triggers, variables, webhooks, whoami,
 };
 use crate::output::Shape;
 
@@ -120,6 +121,24 @@ fn invitation() -> Invitation {
         invited_by: text(),
         created_at: text(),
         expires_at: text(),
+    }
+}
+
+fn backup() -> Backup {
+    Backup {
+        id: Uuid::nil(),
+        tenant: "acme".parse().unwrap(),
+        tenant_id: TenantId::new(Uuid::nil()),
+        state: BackupState::Complete,
+        due_at: text(),
+        requested_by: Some(text()),
+        overdue: false,
+        taken_at: Some(text()),
+        current_at: Some(text()),
+        bytes: Some(1),
+        sha256: Some(text()),
+        object: text(),
+        failure: Some(text()),
     }
 }
 
@@ -362,6 +381,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
     vec![
         ("APPS", &apps::APPS, json!(app)),
         ("AUDIT", &audit::AUDIT, json!(audit_entry())),
+        ("BACKUPS", &backups::BACKUPS, json!(backup())),
         ("DATABASES", &tenants::DATABASES, json!(tenant())),
         ("DELIVERIES", &webhooks::DELIVERIES, json!(delivery())),
         ("ENV", &variables::ENV, json!(EnvVariable { name: text(), value: text() })),

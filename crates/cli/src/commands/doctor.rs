@@ -30,15 +30,19 @@ enum Outcome {
 pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
     // One call is enough for the checks of the clock, the versions and the key.
     let (connection, whoami) = check_connection(context);
-    let [key, expiry, audit, disk] = match whoami {
-        None => [const { Outcome::Skipped }; 4],
+    let [key, expiry, audit, disk, backups] = match whoami {
+        None => [const { Outcome::Skipped }; 5],
         Some(Ok(whoami)) => [
             describe_key(&whoami),
             check_expiry(&whoami),
             check_audit(&whoami, context),
             check_disk_limits(&whoami, context),
+            check_backups(&whoami, context),
         ],
-        Some(Err(error)) => [error.into(), Outcome::Skipped, Outcome::Skipped, Outcome::Skipped],
+        Some(Err(error)) => {
+            let [expiry, audit, disk, backups] = [const { Outcome::Skipped }; 4];
+            [error.into(), expiry, audit, disk, backups]
+        }
     };
     let rows = [
         row("configuration", check_configuration(context)),
@@ -49,6 +53,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
         row("key's expiry", expiry),
         row("audit log", audit),
         row("disk limits", disk),
+        row("backups", backups),
     ];
     context.output.list(&CHECKS, &rows)?;
     let failed = rows.iter().filter(|row| row["result"] == "FAILED").count();
@@ -169,6 +174,46 @@ fn describe_disk_limits(tenants: &[Value]) -> String {
     ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     if parts.is_empty() { "no tenant has one".to_owned() } else { parts.join("; ") }
+}
+
+/// Says which tenants have no backup of the time at which they should. The key of one tenant skips this.
+fn check_backups(whoami: &Value, context: &Context<'_>) -> Outcome {
+    if !whoami["tenant"].is_null() {
+        return Outcome::Skipped;
+    }
+    match context.call(&Request::get("/v1/backups/status", "check the backups")) {
+        Ok(status) => describe_backups(&status),
+        // A server of an earlier release has no backups.
+        Err(error) if matches!(error.status(), Some(403 | 404)) => Outcome::Skipped,
+        Err(error) => error.into(),
+    }
+}
+
+fn describe_backups(status: &Value) -> Outcome {
+    const MAX_NAMES: usize = 10;
+    let empty = Vec::new();
+    let problems = status["problems"].as_array().unwrap_or(&empty);
+    if problems.is_empty() {
+        let next = status["next_due_at"].as_str().unwrap_or("never");
+        let is_enabled = status["enabled"] == true;
+        let detail =
+            if is_enabled { format!("the next are due at {next}") } else { "off".to_owned() };
+        return Outcome::Passed(detail);
+    }
+    let named = problems.iter().take(MAX_NAMES).map(|backup| {
+        let what = match (backup["failure"].as_str(), backup["state"].as_str()) {
+            (Some(failure), _) => failure.to_owned(),
+            (None, Some("missing")) => "the store has lost it".to_owned(),
+            (None, _) => "the tenant has not rested".to_owned(),
+        };
+        let slug = backup["tenant"].as_str().unwrap_or("-");
+        format!("{slug}, due at {}: {what}", backup["due_at"].as_str().unwrap_or("-"))
+    });
+    let more = problems.len().saturating_sub(MAX_NAMES);
+    let more = (more > 0).then(|| format!("{more} more"));
+    let detail: Vec<_> = named.chain(more).collect();
+    let fix = "cial backups list; a tenant that never rests can be stopped for a while".to_owned();
+    Outcome::Failed { detail: detail.join("; "), fix }
 }
 
 fn check_expiry(whoami: &Value) -> Outcome {

@@ -3,6 +3,7 @@
 mod api;
 mod apps;
 mod audit;
+mod backups;
 mod browser;
 mod browser_login;
 #[cfg(test)]
@@ -43,6 +44,7 @@ pub(crate) fn run(command: Command, context: &Context<'_>) -> Result<(), CliErro
 fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
     match command {
         Command::Tenants { command } => tenants::run(command, context),
+        Command::Backups { command } => backups::run(command, context),
         Command::Apps { command } => apps::run(command, context),
         Command::Registries { command } => registries::run(command, context),
         Command::Packages { command } => packages::run(command, context),

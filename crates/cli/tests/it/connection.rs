@@ -136,7 +136,8 @@ fn the_doctor_names_each_check_and_its_fix() {
             "key PASSED",
             "key's expiry FAILED",
             "audit log SKIPPED",
-            "disk limits SKIPPED"
+            "disk limits SKIPPED",
+            "backups SKIPPED"
         ],
         "{text}"
     );

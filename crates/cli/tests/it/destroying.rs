@@ -57,10 +57,11 @@ fn a_name_cannot_lead_elsewhere() {
 }
 
 /// Each command that destroys, its arguments, and the request that it makes.
-const DESTRUCTIVE: [(&str, &[&str], &str); 21] = [
+const DESTRUCTIVE: [(&str, &[&str], &str); 22] = [
     ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
     ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
     ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
+    ("backups delete", &["1"], "DELETE /v1/backups/1"),
     ("apps delete", &["shop"], "DELETE /v1/apps/shop"),
     ("apps env unset", &["shop", "MODE"], "DELETE /v1/apps/shop/env/MODE"),
     ("apps secrets unset", &["shop", "TOKEN"], "DELETE /v1/apps/shop/secrets/TOKEN"),

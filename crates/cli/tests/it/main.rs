@@ -1,6 +1,7 @@
 //! `cial` as a process against scripted servers. What it prints is in golden files: `snapshots/`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod backups;
 mod completion;
 mod configuration;
 mod connection;

@@ -48,6 +48,11 @@ const ELSEWHERE: &[&str] = &[
     "triggers resume",
     "triggers fire",
     "triggers delete",
+    // backups.rs
+    "backups list",
+    "backups create",
+    "backups restore",
+    "backups delete",
     // transfers.rs
     "tenants export",
     "tenants import",
