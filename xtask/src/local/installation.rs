@@ -41,7 +41,12 @@ pub(crate) struct Installation {
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
-const AS_DOCUMENTED: [(&str, &str); 15] = [
+const AS_DOCUMENTED: [(&str, &str); 19] = [
+    ("CIAL_BACKUP_ACCESS_KEY_FILE", ""),
+    ("CIAL_BACKUP_KEEP", ""),
+    ("CIAL_BACKUP_SCHEDULE", ""),
+    // The only one that is not the default: a test makes backups.
+    ("CIAL_BACKUP_URL", "file:///backups"),
     ("CIAL_EGRESS", "open"),
     ("CIAL_ENGINE_VOLUMES", "/var/lib/docker/volumes"),
     ("CIAL_FREEZE_AFTER", "60"),

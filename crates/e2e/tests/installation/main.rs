@@ -4,6 +4,7 @@
 //! `cargo xtask smoke-local` brings the installation up, runs these tests one after the other, and removes it.
 
 mod apps;
+mod backups;
 mod chat;
 mod command_line;
 mod core_site;
