@@ -51,7 +51,7 @@ fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
 /// Replaces one byte in the middle of a file of the container.
 async fn damage(docker: &Docker, container: &str, object: &str) -> Result<()> {
     let (folder, _) = object.rsplit_once('/').context("an object lies in a folder")?;
-    let from = DownloadFromContainerOptionsBuilder::new().path(&format!("{FOLDER}/{object}"));
+    let from = DownloadFromContainerOptionsBuilder::default().path(&format!("{FOLDER}/{object}"));
     let stream = docker.download_from_container(container, Some(from.build()));
     let mut tar: Vec<u8> = stream
         .try_fold(Vec::new(), async |mut all, piece| {
@@ -62,7 +62,7 @@ async fn damage(docker: &Docker, container: &str, object: &str) -> Result<()> {
     // In the content: the tar of one file begins with its header.
     let middle = tar.len() / 2;
     *tar.get_mut(middle).context("an empty file")? ^= 1;
-    let to = UploadToContainerOptionsBuilder::new().path(&format!("{FOLDER}/{folder}"));
+    let to = UploadToContainerOptionsBuilder::default().path(&format!("{FOLDER}/{folder}"));
     docker.upload_to_container(container, Some(to.build()), body_full(tar.into())).await?;
     Ok(())
 }
