@@ -77,7 +77,8 @@ async fn main() {
         "append_ratio": middle(ratios.collect()),
         "page_ms": quantile(&pages, 0.5), "page_p99_ms": quantile(&pages, 0.99),
     });
-    writeln!(std::io::stdout(), "{report}").unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{report}").unwrap();
 }
 
 /// Stores the entries, a millisecond apart, and returns their workspace. The file is closed afterwards.
