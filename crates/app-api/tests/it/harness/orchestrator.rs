@@ -100,6 +100,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) refuse_images: Mutex<Option<(Code, String)>>,
     /// The images that were pulled.
     pub(crate) pulled_images: Mutex<Vec<PulledImage>>,
+    /// The image that the engine fails to remove.
+    pub(crate) irremovable_image: Mutex<Option<String>>,
     /// The images that were prepared.
     pub(crate) prepared: Mutex<Vec<PrepareImage>>,
     /// The tenants and queries of commands that were started.
@@ -146,6 +148,7 @@ impl FakeOrchestrator {
             prepared_tenants: Mutex::default(),
             refuse_images: Mutex::default(),
             pulled_images: Mutex::default(),
+            irremovable_image: Mutex::default(),
             prepared: Mutex::default(),
             commands: Mutex::default(),
             open_commands: watch::Sender::new(0),
@@ -410,6 +413,10 @@ impl Orchestrator for FakeOrchestrator {
         image: &'a PulledImage,
     ) -> BoxFuture<'a, Result<bool, CallError>> {
         Box::pin(async move {
+            if self.irremovable_image.lock().unwrap().as_ref() == Some(&image.image_id) {
+                let problem = Problem::new(Code::EngineTimeout, "Not in time.");
+                return Err(CallError::Refused(Box::new(problem)));
+            }
             self.pulled_images.lock().unwrap().retain(|pulled| pulled != image);
             Ok(true)
         })
