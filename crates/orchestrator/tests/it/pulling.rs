@@ -18,7 +18,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::registry::{
-    CutOff, Then, image_for, names_of, outer_address, pulled_names, remove_name, response,
+    CutOff, SlowRemoval, Then, image_for, names_of, outer_address, pulled_names, remove_name,
+    response,
 };
 use crate::support::{AWAKE, Install, PATIENCE, Running, SSO_MASTER, TempDir, image, spec};
 use crate::wrapping::{BARE, with_overlay};
@@ -154,6 +155,62 @@ async fn an_image_stays_while_a_tenant_or_its_person_needs_it() {
         assert_eq!(driver.list_pulled().await.unwrap(), [""; 0]);
         assert_eq!(driver.remove_pulled(&own.image_id.unwrap()).await, Ok(false));
         remove_name(&install.client, &name).await.unwrap();
+        image::remove(&install.client, &source).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_image_that_two_installations_pulled_goes_with_the_second() {
+    with_overlay(async |install| {
+        let registry = Registry::start().unwrap();
+        let mut other = install.sibling();
+        other.name = format!("{}-b", install.name).parse().unwrap();
+        let (first, second) = (install.driver(), other.driver());
+        for (tag, policy) in [("pull-two", PullPolicy::Missing), ("pull-twice", PullPolicy::Always)]
+        {
+            let name = pushed(install, &registry, tag).await;
+            let id = pull(&first, &name, PullPolicy::Missing).await.unwrap().image_id.unwrap();
+            let shared = pull(&second, &name, policy).await.unwrap();
+            assert_eq!(shared, PullOutcome { image_id: Some(id.clone()), is_new: false });
+            assert_eq!(first.remove_pulled(&id).await, Ok(true));
+            assert_eq!(first.list_pulled().await.unwrap(), [""; 0]);
+            assert_eq!(second.list_pulled().await.unwrap(), [id.as_str()]);
+            install.client.inspect_image(&name).await.expect("the second one needs it");
+            assert_eq!(second.remove_pulled(&id).await, Ok(true));
+            assert!(install.client.inspect_image(&id).await.is_err(), "the image is gone");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_removal_that_takes_the_engine_long_keeps_nobody_from_a_container() {
+    with_overlay(async |install| {
+        let registry = Registry::start().unwrap();
+        let slow = SlowRemoval::new(install);
+        let driver = Arc::new(install.driver_at(&slow.path.display().to_string()));
+        let name = pushed(install, &registry, "pull-slow").await;
+        let id = pull(&driver, &name, PullPolicy::Missing).await.unwrap().image_id.unwrap();
+        let source = image::app(&install.client, "pull-beside", BARE).await;
+        let removing = tokio::spawn({
+            let (driver, id) = (driver.clone(), id.clone());
+            async move { driver.remove_pulled(&id).await }
+        });
+        slow.until_stalled().await;
+        let tenant = protocol::spec::Spec {
+            image: Some(source.clone()),
+            app: Some(AppSpec::default()),
+            ..spec("pull-beside", "")
+        };
+        driver.ensure(&tenant).await.unwrap();
+        let refused = driver.prepare_image(&name, &AppSpec::default()).await.unwrap_err();
+        assert_eq!(refused.code, DriverErrorCode::ImageMissing, "{refused}");
+        assert!(refused.detail.contains("is being removed"), "{refused}");
+        assert_eq!(driver.remove_pulled(&id).await, Ok(false), "one removal at a time");
+        slow.resume();
+        assert_eq!(removing.await.unwrap(), Ok(true), "it did not run out of time meanwhile");
+        driver.remove(tenant.id).await.unwrap();
         image::remove(&install.client, &source).await;
     })
     .await;

@@ -107,7 +107,7 @@ impl DockerDriver {
                 drop(image);
                 if spec.app.is_some() && status.run == RunState::Created {
                     // The container may have replaced the last one of another release.
-                    self.remove_unused_images(&client).await;
+                    self.remove_unused_images(&client, None).await;
                 }
                 return Ok(status);
             }

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
+use self::pull::Removals;
 use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
 use super::{
@@ -93,6 +94,7 @@ pub struct DockerDriver {
     /// Held to read by those who create a container from a wrapped image, and to write by those who
     /// wrap an image or remove one.
     wrapping: RwLock<()>,
+    removals: Removals,
     events: broadcast::Sender<EngineEvent>,
     _follower: AbortOnDropHandle<()>,
 }
@@ -128,6 +130,7 @@ impl DockerDriver {
             quotas: QuotaClient::new(settings.quota_socket),
             subnets: network::Subnets::new(pool),
             wrapping: RwLock::default(),
+            removals: Removals::default(),
             events,
             _follower: AbortOnDropHandle::new(tokio::spawn(follower)),
         })

@@ -36,7 +36,7 @@ impl DockerDriver {
             self.database_proxy.follow_directory(id).await;
         }
         self.verify_gone(&client, id).await?;
-        self.remove_unused_images(&client).await;
+        self.remove_unused_images(&client, None).await;
         Ok(())
     }
 

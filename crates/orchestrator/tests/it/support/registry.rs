@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bollard::Docker as Client;
@@ -10,8 +11,10 @@ use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions};
 use protocol::InstallName;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
+
+use super::Install;
 
 /// What happens to a connection once so many bytes of responses went over it.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +97,68 @@ impl Limit {
         if was_cut.load(Ordering::Relaxed) {
             self.cut.send_modify(|count| *count -= 1);
         }
+    }
+}
+
+/// A way to the engine on which the first removal of an image waits.
+pub(crate) struct SlowRemoval {
+    pub(crate) path: PathBuf,
+    stalled: watch::Receiver<bool>,
+    resumed: watch::Sender<bool>,
+}
+
+impl SlowRemoval {
+    pub(crate) fn new(install: &Install) -> Self {
+        let path = install.base.join("slow.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (stall, stalled) = watch::channel(false);
+        let (resumed, resume) = watch::channel(false);
+        let engine = install.socket.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let engine = UnixStream::connect(&engine).await.unwrap();
+                tokio::spawn(pass(client, engine, stall.clone(), resume.clone()));
+            }
+        });
+        Self { path, stalled, resumed }
+    }
+
+    pub(crate) async fn until_stalled(&self) {
+        let mut stalled = self.stalled.clone();
+        let reached = stalled.wait_for(|stalled| *stalled);
+        tokio::time::timeout(super::PATIENCE, reached).await.expect("in time").unwrap();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.resumed.send_replace(true);
+    }
+}
+
+async fn pass(
+    client: UnixStream,
+    engine: UnixStream,
+    stall: watch::Sender<bool>,
+    mut resume: watch::Receiver<bool>,
+) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_engine, mut to_engine) = engine.into_split();
+    let requests = async {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
+            let piece = &buffer[..length];
+            let is_removal = piece.starts_with(b"DELETE ")
+                && String::from_utf8_lossy(piece).contains("/images/");
+            if is_removal && !stall.send_replace(true) {
+                let _ = resume.wait_for(|resumed| *resumed).await;
+            }
+            if to_engine.write_all(piece).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = requests => {}
+        _ = tokio::io::copy(&mut from_engine, &mut to_client) => {}
     }
 }
 

@@ -34,6 +34,11 @@ pub(super) fn repository(install: &InstallName, name: &str) -> Option<Repository
     Repository::new(host.parse().ok()?, path).ok()
 }
 
+/// Whether an installation, ours or another, pulled the image with this name.
+pub(super) fn is_marker(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|rest| rest.contains('/'))
+}
+
 /// Whether another installation pulled the image with this name.
 pub(super) fn is_of_another(install: &InstallName, name: &str) -> bool {
     let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('/'));
@@ -60,11 +65,12 @@ mod tests {
             assert!(listed.ends_with(":0123456789abcdef"), "{listed}");
             assert_eq!(repository(&install, &listed).as_ref(), Some(image.repository()));
             assert_eq!(repository(&other, &listed), None);
+            assert!(is_marker(&listed));
             assert!(!is_of_another(&install, &listed) && is_of_another(&other, &listed));
         }
         for listed in ["r.example/notes:1", "cial-app-local:1", "cial-pulled-local:1", "<none>"] {
             assert_eq!(repository(&install, listed), None, "{listed}");
-            assert!(!is_of_another(&install, listed), "{listed}");
+            assert!(!is_of_another(&install, listed) && !is_marker(listed), "{listed}");
         }
     }
 }

@@ -6,6 +6,7 @@
 mod marker;
 mod progress;
 mod refusal;
+mod removals;
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -24,6 +25,8 @@ use protocol::text::describe_bytes;
 use tokio_util::sync::CancellationToken;
 
 use self::progress::Progress;
+use self::removals::Removal;
+pub(super) use self::removals::Removals;
 use super::DockerDriver;
 use super::engine::{
     ACTION_TIMEOUT, INSPECT_TIMEOUT, driver_error, optional, status, with_timeout,
@@ -36,6 +39,8 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(150);
 /// Between two looks at the disk and at the progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a removal looks whether no container is being created, with [`CHECK_INTERVAL`] in between.
+const LOCK_ATTEMPTS: u32 = 20;
 
 impl DockerDriver {
     /// A pull that fails, or whose caller left, leaves nothing.
@@ -48,6 +53,9 @@ impl DockerDriver {
         let name = pull.image.to_string();
         let present = image_id(&client, &name).await?;
         if !pull.policy.wants_pull(&pull.image, present.is_some()) {
+            if let Some(id) = &present {
+                self.share(&client, id, pull.image.repository()).await?;
+            }
             return Ok(PullOutcome { image_id: present, is_new: false });
         }
         let login = pull.login.as_ref().map(|login| {
@@ -74,12 +82,13 @@ impl DockerDriver {
         }
         let image_id = image_id?.ok_or_else(|| removed_meanwhile(&name))?;
         let is_new = !known.contains(image_id.as_str());
-        let is_ours = before
-            .iter()
-            .filter(|image| image.id == image_id)
-            .any(|image| !self.markers(image).is_empty());
-        if is_new || is_ours {
-            self.mark(&client, &image_id, pull.image.repository()).await?;
+        let found = before.iter().find(|image| image.id == image_id);
+        if found.is_none_or(|image| image.repo_tags.iter().any(|name| marker::is_marker(name))) {
+            let marked = self.mark(&client, &image_id, pull.image.repository()).await;
+            if marked.is_err() && is_new {
+                self.discard(&client, &image_id, pull.image.repository()).await;
+            }
+            marked?;
         }
         tracing::info!(image = %name, id = %image_id, is_new, "pull finished");
         Ok(PullOutcome { image_id: Some(image_id), is_new })
@@ -164,10 +173,22 @@ impl DockerDriver {
         let name = marker::name(&self.template.install, repository);
         let tag = marker::tag(image_id);
         let options = TagImageOptionsBuilder::default().repo(&name).tag(tag).build();
-        let marked = client.tag_image(image_id, Some(options));
-        if let Err(error) = with_timeout(ACTION_TIMEOUT, marked).await {
-            self.discard(client, image_id, repository).await;
-            return Err(error);
+        with_timeout(ACTION_TIMEOUT, client.tag_image(image_id, Some(options))).await
+    }
+
+    /// Marks an image that another installation pulled as ours, too: otherwise it would go with the last release of that one.
+    async fn share(
+        &self,
+        client: &Client,
+        image_id: &str,
+        repository: &Repository,
+    ) -> Result<(), DriverError> {
+        let found = list(client).await?.into_iter().find(|image| image.id == image_id);
+        let Some(image) = found else { return Ok(()) };
+        let install = &self.template.install;
+        let is_others = image.repo_tags.iter().any(|name| marker::is_of_another(install, name));
+        if is_others && !self.markers(&image).contains(repository) {
+            self.mark(client, image_id, repository).await?;
         }
         Ok(())
     }
@@ -189,12 +210,10 @@ impl DockerDriver {
     /// Removes a pulled image, unless a container or a wrapped image in use needs it. Returns whether it is gone.
     pub(super) async fn remove_pulled_image(&self, image_id: &str) -> Result<bool, DriverError> {
         let client = self.engine.client().await?;
-        self.remove_unused_images(&client).await;
-        // Nobody wraps the image meanwhile.
-        let _alone = self.wrapping.write().await;
-        if self.is_wrapped(&client, image_id).await? {
+        self.remove_unused_images(&client, Some(image_id)).await;
+        let Some(_removal) = self.begin_removal(&client, image_id).await? else {
             return Ok(false);
-        }
+        };
         let images = list(&client).await?;
         let Some(image) = images.into_iter().find(|image| image.id == image_id) else {
             return Ok(true);
@@ -221,6 +240,24 @@ impl DockerDriver {
         }
         tracing::info!(id = %image_id, "pulled image removed");
         Ok(true)
+    }
+
+    /// Sees to it that nobody wraps the image from now on. Returns nothing if somebody has, or if its removal is under way. The
+    /// removal itself may take the engine long, so that no creation of a container waits for it.
+    async fn begin_removal(
+        &self,
+        client: &Client,
+        image_id: &str,
+    ) -> Result<Option<Removal<'_>>, DriverError> {
+        for _ in 0..LOCK_ATTEMPTS {
+            // Somebody who waits for the lock keeps all others from it.
+            if let Ok(_alone) = self.wrapping.try_write() {
+                let is_wrapped = self.is_wrapped(client, image_id).await?;
+                return Ok(if is_wrapped { None } else { self.removals.begin(image_id) });
+            }
+            tokio::time::sleep(CHECK_INTERVAL).await;
+        }
+        Ok(None)
     }
 
     /// Removes an image that nobody uses yet. Best effort.

@@ -120,11 +120,13 @@ impl DockerDriver {
     ) -> Result<(Wrapped, RwLockReadGuard<'_, ()>), DriverError> {
         let tag = self.wrapped_tag(images);
         let in_use = self.wrapping.read().await;
+        self.removals.check(&images.source_id)?;
         if let Some(found) = find_wrapped(client, &tag, images).await? {
             return Ok((found, in_use));
         }
         drop(in_use);
         let alone = self.wrapping.write().await;
+        self.removals.check(&images.source_id)?;
         // Another caller may have wrapped the image meanwhile.
         let wrapped = match find_wrapped(client, &tag, images).await? {
             Some(found) => found,
@@ -253,13 +255,15 @@ impl DockerDriver {
         Ok(!images.is_empty())
     }
 
-    /// Removes wrapped images that no container is made from. Best effort: the next removal tries
+    /// Removes wrapped images that no container is made from: those of one image, or all. Best effort: the next removal tries
     /// again.
-    pub(super) async fn remove_unused_images(&self, client: &Client) {
+    pub(super) async fn remove_unused_images(&self, client: &Client, source_id: Option<&str>) {
         // Somebody who creates a container needs the images.
         let Ok(_alone) = self.wrapping.try_write() else { return };
         let mut filters = self.template.filters(None);
-        filters.entry("label".to_owned()).or_default().push(SOURCE_LABEL.to_owned());
+        let label = source_id.map(|id| format!("{SOURCE_LABEL}={id}"));
+        let label = label.unwrap_or_else(|| SOURCE_LABEL.to_owned());
+        filters.entry("label".to_owned()).or_default().push(label);
         let wanted = ListImagesOptionsBuilder::default().filters(&filters).build();
         let images = with_timeout(INSPECT_TIMEOUT, client.list_images(Some(wanted))).await;
         let images = images.unwrap_or_default();
