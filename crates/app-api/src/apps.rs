@@ -1,11 +1,13 @@
 //! Apps and releases: create, list, delete; and the release that a tenant follows.
 
-use protocol::Slug;
+use std::time::Duration;
+
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
-use protocol::images::{PullPolicy, RegistryImage, SealedLogin};
+use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, RegistryImage, SealedLogin};
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
 use protocol::variables::SecretNames;
+use protocol::{Slug, Timestamp};
 use serde_json::json;
 use service::api_error::ApiError;
 use service::client::CallError;
@@ -187,6 +189,7 @@ pub async fn create_release(
         app_env: found.app_env().filter(|_| is_tried),
     };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
+    let prepared_at = service.clock.now();
     let PreparedImage { image_id, repository_digest, command, port } = prepared;
     let process = AppSpec { command: Some(command), port: Some(port), ..wanted };
     let (mut conn, now) = (service.conn().await?, service.clock.now());
@@ -214,10 +217,22 @@ pub async fn create_release(
                 .after(json!({ "image": release.image, "digest": release.image_id, "repository_digest": release.repository_digest }));
         app::insert_release(conn, found.id, &release).await?;
         audit_log::append(conn, &entry, now).await?;
+        check_time(prepared_at, service.clock.now())?;
         let untried_because = obstacle.filter(|_| new.smoke_start);
         Ok(CreatedRelease { app: found, release, untried_because })
     })
     .await
+}
+
+/// # Errors
+/// `database_unavailable`: soon the image is not held any more, and without the release nothing shows that it is needed.
+fn check_time(prepared_at: Timestamp, now: Timestamp) -> Result<(), ApiError> {
+    let taken = (now - prepared_at).to_std().unwrap_or_default();
+    if taken < Duration::from_secs(MAX_RELEASE_SECONDS) {
+        return Ok(());
+    }
+    let detail = "The release was not written in time after its image was prepared. Try again.";
+    Err(ApiError::new(Code::DatabaseUnavailable, detail))
 }
 
 /// The stored credentials of the registry in the image's name.

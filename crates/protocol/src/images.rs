@@ -15,6 +15,9 @@ const MAX_HOST_LENGTH: usize = 253;
 /// Of host, port and path: the engine's bound of 255, less what a name of our own adds.
 const MAX_REPOSITORY_LENGTH: usize = 190;
 const MAX_TAG_LENGTH: usize = 128;
+/// The longest time from the preparation of an image to the end of the statements that write its release. The image is held
+/// for twice as long.
+pub const MAX_RELEASE_SECONDS: u64 = 30;
 
 /// A registry: the name of a host in lower case, with the port unless it is the usual one. Always a text that the engine
 /// takes for a host in the name of an image.

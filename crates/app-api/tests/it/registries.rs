@@ -1,6 +1,9 @@
 //! Registries that want an account, and images that are pulled for releases.
 
+use std::time::Duration;
+
 use axum::http::Method;
+use diesel_async::SimpleAsyncConnection as _;
 use protocol::images::{PullPolicy, PulledImage, RegistryLogin, SealedLogin};
 use protocol::problem::Code;
 use serde_json::{Value, json};
@@ -190,4 +193,23 @@ async fn a_pulled_image_goes_with_its_last_release() {
     server.orchestrator.pulled_images.lock().unwrap().insert(0, broken.clone());
     assert_eq!(owner.send(Method::DELETE, "/v1/apps/notes", &[], "").await.status, 204);
     swept(&[broken]).await;
+}
+
+/// The orchestrator holds an image for so long only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_is_written_too_late_is_refused() {
+    let (server, owner) = with_app().await;
+    let mut holder = server.database.conn().await;
+    holder.batch_execute("BEGIN; SELECT FROM apps FOR UPDATE").await.unwrap();
+    let releasing = tokio::spawn(async move {
+        let refused = release(&owner, json!({ "image": "r.example/notes:1" })).await;
+        (refused.problem(), owner)
+    });
+    server.database.until_blocked().await;
+    server.advance_clock(Duration::from_secs(30));
+    holder.batch_execute("COMMIT").await.unwrap();
+    let (problem, owner) = releasing.await.unwrap();
+    assert_eq!(problem, "503 database_unavailable");
+    assert_eq!(server.database.count("releases").await, 0);
+    assert_eq!(release(&owner, json!({ "image": "r.example/notes:1" })).await.status, 201);
 }

@@ -13,7 +13,7 @@ use testkit::{Installation, wait_for};
 use crate::apps::PROGRAM;
 
 /// The image of a new release is held for half a minute, and app-api looks each minute.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(150);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 #[tokio::test]
 async fn a_tenant_runs_an_image_of_a_registry_that_wants_an_account() -> Result<()> {

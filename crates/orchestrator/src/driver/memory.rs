@@ -94,6 +94,8 @@ struct SimulatedEngine {
     pulled: BTreeSet<String>,
     /// How long a pull takes.
     pull_duration: Duration,
+    /// The images that names mean once they are prepared.
+    moved: HashMap<String, String>,
     gauges: HashMap<TenantId, GaugeReport>,
     summaries: HashMap<TenantId, SummaryReport>,
     /// [`Spec::sealed_env`] of each tenant's last start.
@@ -174,6 +176,11 @@ impl MemoryDriver {
     /// Sets how long a pull of an image takes.
     pub fn set_pull_duration(&self, duration: Duration) {
         self.state().pull_duration = duration;
+    }
+
+    /// Gives the name of an image to another image, after its pull and before its preparation.
+    pub fn move_name(&self, image: &str, id: &str) {
+        self.state().moved.insert(image.to_owned(), id.to_owned());
     }
 
     /// Sets the behavior of tenants that have none of their own.
@@ -811,8 +818,9 @@ impl Driver for MemoryDriver {
     ) -> DriverFuture<'a, PreparedImage> {
         Box::pin(async move {
             self.check_reachable()?;
+            let moved = self.state().moved.get(image).cloned();
             Ok(PreparedImage {
-                image_id: format!("sha256:{image}"),
+                image_id: moved.unwrap_or_else(|| format!("sha256:{image}")),
                 repository_digest: None,
                 command: app.command.clone().unwrap_or_default(),
                 port: app.port.unwrap_or(DEFAULT_APP_PORT),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::images::{PullPolicy, PulledImage, RegistryImage};
+use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PulledImage, RegistryImage};
 use protocol::process::{PrepareImage, PreparedImage};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use crate::driver::{DriverError, DriverErrorCode, ImagePull, PullOutcome};
 pub(crate) const MAX_PULLS: usize = 2;
 /// How long an image that was prepared stays without a release: the caller has yet to write it. Also how long after its start
 /// this process removes nothing, because an earlier one may have prepared images.
-const HOLD_TIME: Duration = Duration::from_secs(30);
+const HOLD_TIME: Duration = Duration::from_secs(2 * MAX_RELEASE_SECONDS);
 
 /// What keeps images from being removed. Pure: `now` is the time since the process started.
 #[derive(Debug, Default)]
@@ -95,7 +95,10 @@ impl Operations {
             return Ok(prepared);
         };
         self.image_uses().begin(&id);
-        let prepared = self.check_and_try(request).await;
+        let prepared = self.check_and_try(request).await.and_then(|prepared| {
+            // Only the image that was pulled is held, and the release is pinned to this one.
+            if prepared.image_id == id { Ok(prepared) } else { Err(moved(&request.image)) }
+        });
         let prepared_at = prepared.is_ok().then(|| self.uptime());
         let is_unused = self.image_uses().end(&id, prepared_at);
         if is_new && is_unused {
@@ -176,6 +179,13 @@ impl Operations {
     }
 }
 
+fn moved(name: &str) -> DriverError {
+    let detail = format!(
+        "The image {name} became another one during its preparation: somebody pulled or built it anew. Try again."
+    );
+    DriverError::new(DriverErrorCode::ImageMissing, detail)
+}
+
 fn nobody_waits(image: &RegistryImage) -> DriverError {
     let detail = format!("Nobody waits for the pull of {image} any more.");
     DriverError::new(DriverErrorCode::Internal, detail)
@@ -192,15 +202,15 @@ mod tests {
     #[test]
     fn an_image_is_held_until_its_release_can_be_written() {
         let mut uses = ImageUses::default();
-        assert!(uses.is_held("a", at(29)), "an earlier process may have prepared it");
-        assert!(!uses.is_held("a", at(30)));
+        assert!(uses.is_held("a", at(59)), "an earlier process may have prepared it");
+        assert!(!uses.is_held("a", at(60)));
         uses.begin("a");
         uses.begin("a");
         assert!(uses.is_held("a", at(1_000)));
         assert!(!uses.end("a", None), "another preparation needs it");
         assert!(uses.is_held("a", at(1_000)));
         assert!(!uses.end("a", Some(at(1_000))), "that one succeeded");
-        assert!(uses.is_held("a", at(1_029)) && !uses.is_held("a", at(1_030)));
+        assert!(uses.is_held("a", at(1_059)) && !uses.is_held("a", at(1_060)));
         uses.begin("b");
         assert!(uses.end("b", None), "nobody needs it");
     }

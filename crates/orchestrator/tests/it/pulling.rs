@@ -453,6 +453,18 @@ async fn an_image_is_held_for_a_moment_after_its_preparation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_is_pinned_to_the_image_that_was_pulled_or_refused() {
+    let (engine, state) = (MemoryDriver::default(), TempDir::new("orchestrator").unwrap());
+    let running = on_memory(&engine, &state);
+    engine.move_name("r.example/notes:1", "sha256:another");
+    let refused = running.controller.operations.prepare_image(preparation("r.example/notes:1"));
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.code, DriverErrorCode::ImageMissing, "{refused}");
+    assert!(refused.detail.contains("became another"), "{refused}");
+    assert_eq!(engine.calls(), ["pull r.example/notes:1", "remove-image r.example/notes:1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_local_image_is_never_asked_of_a_registry() {
     let (engine, state) = (MemoryDriver::default(), TempDir::new("orchestrator").unwrap());
     let running = on_memory(&engine, &state);
