@@ -66,9 +66,11 @@ async fn pushed(install: &Install, registry: &Registry, tag: &str) -> String {
     name
 }
 
-/// Like [`pushed`], with a layer of 4 MB that no compression makes smaller.
+/// Like [`pushed`], with a layer of 4 MB that no compression makes smaller, and that no other test has: the engine asks no
+/// registry for a layer that it has.
 async fn pushed_large(install: &Install, registry: &Registry, tag: &str) -> String {
-    let mut state = 1_u32;
+    let mut state =
+        tag.bytes().fold(1_u32, |state, b| state.wrapping_mul(31).wrapping_add(b.into()));
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         state.to_be_bytes()[0]
