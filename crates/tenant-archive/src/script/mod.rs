@@ -6,7 +6,7 @@
 mod rename;
 mod tokens;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use self::rename::starts_with_words;
 use self::tokens::{Kind, find, token};
@@ -16,6 +16,10 @@ pub use self::rename::Renaming;
 
 /// The longest statement without its rows.
 const MAX_STATEMENT_BYTES: usize = 16 << 20;
+/// The longest statement with the new names in it.
+const MAX_RENAMED_BYTES: usize = 2 * MAX_STATEMENT_BYTES;
+/// A longer word is none that says what a statement does.
+const MAX_KEYWORD_BYTES: usize = 32;
 /// Of a row that is longer, a part is passed on before its end arrives.
 const MAX_ROW_BYTES: usize = 1 << 20;
 /// The line that ends rows.
@@ -84,7 +88,10 @@ impl ScriptReader {
         loop {
             match &mut self.state {
                 State::Statement(scan) => {
-                    let Some(end) = scan.advance(&self.buffer)? else { return Ok(None) };
+                    let Some(end) = scan.advance(&self.buffer)? else {
+                        let _ = self.buffer.split_to(scan.forget_blanks());
+                        return Ok(None);
+                    };
                     let scan = std::mem::take(scan);
                     let statement = self.buffer.split_to(end);
                     if let Some(item) = self.statement(&scan, &statement)? {
@@ -92,10 +99,15 @@ impl ScriptReader {
                     }
                 }
                 State::EndOfLine => {
-                    let Some(newline) = self.buffer.iter().position(|byte| *byte == b'\n') else {
-                        return Ok(None);
-                    };
-                    let _ = self.buffer.split_to(newline + 1);
+                    match self.buffer.first() {
+                        None => return Ok(None),
+                        Some(b'\n') => self.buffer.advance(1),
+                        Some(_) => {
+                            return Err(Fault::corrupt(
+                                "has a schema with rows on the line of COPY",
+                            ));
+                        }
+                    }
                     self.state = State::Rows { at_line_start: true };
                 }
                 State::Rows { .. } => return Ok(self.rows()),
@@ -135,7 +147,7 @@ impl ScriptReader {
         if is_left_out {
             return Ok(None);
         }
-        let sql = self.renaming.apply(sql);
+        let sql = self.renaming.apply(sql, MAX_RENAMED_BYTES).ok_or_else(too_long)?;
         if scan.is_copy_from_client() {
             self.state = State::EndOfLine;
             return Ok(Some(ScriptItem::Copy(sql)));
@@ -173,17 +185,12 @@ impl Scan {
                 // For psql: `\restrict` and `\unrestrict` keep what follows from being a command for it.
                 let end = end_of_line(sql, self.at);
                 if sql.get(end - 1) != Some(&b'\n') {
-                    return Ok(None);
+                    return self.more_than(sql);
                 }
                 self.at = end;
                 continue;
             }
-            let Some(token) = token(sql, self.at, false) else {
-                let length = sql.len() - self.begin.unwrap_or(self.at);
-                let is_too_long = length > MAX_STATEMENT_BYTES;
-                let fault = Fault::corrupt("has a schema with a statement of more than 16 MiB");
-                return if is_too_long { Err(fault) } else { Ok(None) };
-            };
+            let Some(token) = token(sql, self.at, false) else { return self.more_than(sql) };
             let text = sql.get(self.at..token.end).unwrap_or_default();
             if token.kind != Kind::Blank {
                 self.begin.get_or_insert(self.at);
@@ -201,7 +208,22 @@ impl Scan {
         }
     }
 
+    /// Asks for more bytes than these, unless they are too many.
+    fn more_than(&self, sql: &[u8]) -> Result<Option<usize>, Fault> {
+        let length = sql.len() - self.begin.unwrap_or(self.at);
+        if length > MAX_STATEMENT_BYTES { Err(too_long()) } else { Ok(None) }
+    }
+
+    /// Returns how many bytes before the statement, or before what may begin one, are not needed any more.
+    fn forget_blanks(&mut self) -> usize {
+        let blanks = self.begin.unwrap_or(self.at);
+        self.at -= blanks;
+        self.begin = self.begin.map(|_| 0);
+        blanks
+    }
+
     fn read_word(&mut self, word: &[u8]) {
+        let word = if word.len() > MAX_KEYWORD_BYTES { b"" } else { word };
         let word = String::from_utf8_lossy(word).to_ascii_lowercase();
         if self.parentheses == 0 && self.creates_a_routine() {
             match word.as_str() {
@@ -231,6 +253,10 @@ impl Scan {
         self.first_words.first().is_some_and(|word| word == "copy")
             && self.last_words == ["from", "stdin"]
     }
+}
+
+fn too_long() -> Fault {
+    Fault::corrupt("has a schema with a statement of more than 16 MiB")
 }
 
 /// The position behind the line.

@@ -26,8 +26,8 @@ enum Context {
 impl Renaming {
     /// pg_dump writes the schema before every name, and a view, a default or a constraint as Postgres prints it. So a name counts that
     /// stands before a dot and not after one. In strings of which the server makes a reference, and in the bodies of functions, which
-    /// are text for the server, the name counts as well.
-    pub(super) fn apply(&self, sql: &str) -> String {
+    /// are text for the server, the name counts as well. `None`: the result would be longer than `max_bytes`.
+    pub(super) fn apply(&self, sql: &str, max_bytes: usize) -> Option<String> {
         let mut renamed = String::with_capacity(sql.len());
         let (mut at, mut context, mut before) = (0, Context::None, "");
         let is_policy = starts_with_words(sql, ["create", "policy"]);
@@ -41,14 +41,17 @@ impl Renaming {
             let new = match token.kind {
                 Kind::Word | Kind::QuotedName => self.name(text, before, rest, context),
                 Kind::Literal => self.literal(text, rest, context),
-                Kind::DollarQuoted => Some(self.body(text)),
+                Kind::DollarQuoted => Some(self.body(text, max_bytes)?),
                 Kind::Blank | Kind::Other => None,
             };
             renamed.push_str(new.as_deref().unwrap_or(text));
+            if renamed.len() > max_bytes {
+                return None;
+            }
             context = context.after(text, before, is_policy);
             before = text;
         }
-        renamed
+        Some(renamed)
     }
 
     fn name(&self, text: &str, before: &str, rest: &str, context: Context) -> Option<String> {
@@ -80,7 +83,7 @@ impl Renaming {
 
     /// The name as a whole word, wherever it stands: a body may hold SQL as text. A dollar sign is no part of a word here: it ends the tag
     /// of a string.
-    fn body(&self, text: &str) -> String {
+    fn body(&self, text: &str, max_bytes: usize) -> Option<String> {
         let (from, to) = (&self.from.schema, &self.to.schema);
         let (mut renamed, mut rest) = (String::with_capacity(text.len()), text);
         let is_word_part = |byte: u8| is_word_start(byte) || byte.is_ascii_digit();
@@ -92,11 +95,14 @@ impl Renaming {
             let ends = !right.bytes().next().is_some_and(is_word_part);
             renamed.push_str(left);
             renamed.push_str(if begins && ends { to } else { word });
+            if renamed.len() > max_bytes {
+                return None;
+            }
             before = word.bytes().last();
             rest = right;
         }
         renamed.push_str(rest);
-        renamed
+        Some(renamed)
     }
 }
 
@@ -149,7 +155,7 @@ mod tests {
             user: role.to_owned(),
         };
         let renaming = Renaming { from: facts("t_a", "r_a"), to: facts("t_b2", "r_b2") };
-        renaming.apply(sql)
+        renaming.apply(sql, 1_000).unwrap()
     }
 
     #[test]

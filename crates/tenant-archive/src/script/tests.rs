@@ -138,6 +138,50 @@ fn a_long_row_arrives_in_parts() {
     assert_eq!(reader.next_item(), Ok(Some(ScriptItem::EndOfRows)));
 }
 
+/// A file of some hundred KiB unpacks to any number of these.
+#[test]
+fn nothing_makes_the_reader_keep_more_than_a_statement() {
+    const STEP: usize = 64 << 10;
+    let too_long = Err("has a schema with a statement of more than 16 MiB");
+    for (begin, repeated, expected) in [
+        ("", "-- x\n", Ok(())),
+        ("", " \n", too_long),
+        ("", "\\x\n", Ok(())),
+        ("", "SELECT 1;\n", Ok(())),
+        ("COPY t_a.x FROM stdin;\n", "x", Ok(())),
+        ("\\", "a", too_long),
+        ("SELECT $$", "t_a ", too_long),
+        ("SELECT ", "x ", too_long),
+        ("/*", "x", too_long),
+        ("COPY t_a.x FROM stdin; ", "x", Err("has a schema with rows on the line of COPY")),
+    ] {
+        let mut reader = reader();
+        reader.push(begin.as_bytes());
+        let piece = repeated.repeat(STEP / repeated.len());
+        let mut read = || {
+            for _ in 0..(MAX_STATEMENT_BYTES / STEP + 3) {
+                reader.push(piece.as_bytes());
+                while reader.next_item()?.is_some() {}
+                let most = if expected.is_ok() { MAX_ROW_BYTES } else { MAX_STATEMENT_BYTES };
+                assert!(reader.buffer.len() <= most + STEP, "{begin}{repeated}");
+            }
+            Ok::<_, Fault>(())
+        };
+        assert_eq!(read(), expected.map_err(Fault::corrupt), "{begin}{repeated}");
+    }
+}
+
+#[test]
+fn new_names_do_not_multiply_a_statement() {
+    let facts = |name: &str| DatabaseFacts { schema: name.to_owned(), user: name.to_owned() };
+    let long = "b".repeat(63);
+    for sql in ["AS $$ a a a a a a $$", "a.x, a.x, a.x, a.x, a.x"] {
+        let renaming = Renaming { from: facts("a"), to: facts(&long) };
+        assert_eq!(renaming.apply(sql, 200), None);
+        assert!(renaming.apply(sql, 1_000).is_some());
+    }
+}
+
 proptest! {
     #[test]
     fn pieces_of_any_script_give_the_same_items(
