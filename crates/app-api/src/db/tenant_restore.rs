@@ -43,7 +43,7 @@ impl SchemaWriter {
         let tables = PLATFORM_TABLES.iter().map(|table| format!("{}.{table}", self.schema));
         let tables: Vec<_> = tables.collect();
         let drop = format!("DROP TABLE IF EXISTS {} CASCADE", tables.join(", "));
-        self.client.batch_execute(&drop).await.map_err(|error| explain(&error, &drop))
+        self.client.batch_execute(&drop).await.map_err(|error| self.explain(&error, &drop))
     }
 
     /// Each item is a transaction: one for all would hold more locks than a role may, and for longer.
@@ -51,7 +51,7 @@ impl SchemaWriter {
         match item {
             ScriptItem::Statement(sql) => {
                 let executed = self.client.batch_execute(&sql).await;
-                executed.map_err(|error| explain(&error, &sql))
+                executed.map_err(|error| self.explain(&error, &sql))
             }
             ScriptItem::Copy(sql) => {
                 self.copy = sql;
@@ -59,10 +59,10 @@ impl SchemaWriter {
             }
             ScriptItem::Rows { bytes, ends_a_row } => {
                 let written = self.write_rows(bytes, ends_a_row).await;
-                written.map_err(|error| explain(&error, &self.copy))
+                written.map_err(|error| self.explain(&error, &self.copy))
             }
             ScriptItem::EndOfRows => {
-                self.end_rows().await.map_err(|error| explain(&error, &self.copy))
+                self.end_rows().await.map_err(|error| self.explain(&error, &self.copy))
             }
         }
     }
@@ -86,6 +86,9 @@ impl SchemaWriter {
 
     /// The last migration that the ledger of the schema names; `None` without a ledger.
     pub async fn version(&self) -> Result<Option<String>, RestoreError> {
+        // Statements that began a transaction and did not end it would be undone. Without one, this does nothing.
+        let commit = self.client.batch_execute("COMMIT").await;
+        commit.map_err(|error| self.explain(&error, "COMMIT"))?;
         let query = format!("SELECT max(version) FROM {}.__diesel_schema_migrations", self.schema);
         match self.client.simple_query(&query).await {
             Ok(messages) => Ok(messages.iter().find_map(|message| {
@@ -96,24 +99,55 @@ impl SchemaWriter {
                 }
             })),
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(None),
-            Err(error) => Err(explain(&error, &query)),
+            Err(error) => Err(self.explain(&error, &query)),
         }
+    }
+
+    fn explain(&self, error: &Error, sql: &str) -> RestoreError {
+        let shown: String = sql.chars().take(MAX_SHOWN_CHARS).collect();
+        let Some(refusal) = error.as_db_error() else {
+            if self.client.is_closed() {
+                return RestoreError::Unavailable(anyhow::anyhow!("{error}"));
+            }
+            let why = "the server wants or sends rows that are not those of a text";
+            return RestoreError::Refused(format!("{why}; at: {shown}"));
+        };
+        if *refusal.code() == SqlState::DISK_FULL {
+            return RestoreError::DiskFull;
+        }
+        if is_of_server(refusal.code()) {
+            return RestoreError::Unavailable(anyhow::anyhow!("{}", refusal.message()));
+        }
+        RestoreError::Refused(format!("{}; at: {shown}", refusal.message()))
     }
 }
 
-fn explain(error: &Error, sql: &str) -> RestoreError {
-    let Some(refusal) = error.as_db_error() else {
-        return RestoreError::Unavailable(anyhow::anyhow!("{error}"));
-    };
-    let code = refusal.code();
-    if *code == SqlState::DISK_FULL {
-        return RestoreError::DiskFull;
+/// Whether the same statement may succeed later: the server lacks something, ends, or somebody else holds a lock. A statement that was
+/// cancelled took longer than any may.
+fn is_of_server(code: &SqlState) -> bool {
+    let class = code.code().get(..2).unwrap_or_default();
+    let is_own = [SqlState::QUERY_CANCELED, SqlState::CONFIGURATION_LIMIT_EXCEEDED].contains(code);
+    *code == SqlState::LOCK_NOT_AVAILABLE || (["40", "53", "57"].contains(&class) && !is_own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_lacks_is_not_the_archives_fault() {
+        for (code, expected) in [
+            (SqlState::TOO_MANY_CONNECTIONS, true),
+            (SqlState::OUT_OF_MEMORY, true),
+            (SqlState::ADMIN_SHUTDOWN, true),
+            (SqlState::T_R_DEADLOCK_DETECTED, true),
+            (SqlState::LOCK_NOT_AVAILABLE, true),
+            (SqlState::QUERY_CANCELED, false),
+            (SqlState::CONFIGURATION_LIMIT_EXCEEDED, false),
+            (SqlState::INSUFFICIENT_PRIVILEGE, false),
+            (SqlState::UNDEFINED_TABLE, false),
+        ] {
+            assert_eq!(is_of_server(&code), expected, "{code:?}");
+        }
     }
-    if [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW]
-        .contains(code)
-    {
-        return RestoreError::Unavailable(anyhow::anyhow!("{}", refusal.message()));
-    }
-    let shown: String = sql.chars().take(MAX_SHOWN_CHARS).collect();
-    RestoreError::Refused(format!("{}; at: {shown}", refusal.message()))
 }
