@@ -147,6 +147,9 @@ async fn a_reply_that_broke_off_is_kept_as_far_as_it_arrived() {
         ("0\r\nx-cial-tokens: 3\r\nx-cial-problem: model_failed\r\n\r\n", "model_failed"),
         ("0\r\nx-cial-problem: of_tomorrow\r\n\r\n", "model_failed"),
         ("5\r\n", "model_failed"),
+        // The control plane ends each reply with the tokens.
+        ("0\r\n\r\n", "model_failed"),
+        ("0\r\nx-other: 1\r\n\r\n", "model_failed"),
     ] {
         let (_gateway, chat) = Gateway::scripted(&format!("{HEAD}{half}{end}")).await;
         assert_eq!(code(&chat.send(&json!({ "message": "Hello" })).await), expected, "{end}");

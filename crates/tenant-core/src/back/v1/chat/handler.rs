@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue, TE};
 use hyper::{HeaderMap, StatusCode};
 use protocol::Problem;
-use protocol::headers::{PROBLEM, REQUEST_ID};
+use protocol::headers::{PROBLEM, REQUEST_ID, TOKENS};
 use protocol::model::REPLIES_PATH;
 use protocol::problem::Code;
 use serde_json::json;
@@ -120,16 +120,20 @@ impl ChatHandler {
         }
     }
 
-    /// Whether a reply is whole.
+    /// Whether a reply is whole. The control plane ends each reply of the model with the tokens, so that one without them broke off.
     ///
     /// # Errors
-    /// The problem by which the control plane says that the model broke off.
+    /// The problem by which the control plane says that the model broke off, or that it did not end the reply.
     pub(super) fn check_end(&self, trailers: Option<&HeaderMap>) -> Result<(), Box<Problem>> {
         let Self::Model(_) = self else { return Ok(()) };
-        let Some(code) = trailers.and_then(|trailers| trailers.get(PROBLEM)) else { return Ok(()) };
+        let broke_off = || self.failed("it broke off");
+        let trailers = trailers.ok_or_else(broke_off)?;
+        let Some(code) = trailers.get(PROBLEM) else {
+            return if trailers.contains_key(TOKENS) { Ok(()) } else { Err(broke_off()) };
+        };
         let code = code.to_str().ok().and_then(Code::from_word).filter(|code| is_for_users(*code));
         match code {
-            Some(Code::ModelFailed) | None => Err(self.failed("it broke off")),
+            Some(Code::ModelFailed) | None => Err(broke_off()),
             Some(code) => {
                 let detail = format!("{}: the model did not reply to the end.", code.status());
                 Err(Box::new(Problem::new(code, detail)))
