@@ -31,7 +31,7 @@ use crate::route_feed::RouteFeed;
 use crate::settings::{Addresses, DevLogin};
 use crate::tenant::database::RolePrefix;
 use crate::tenant_databases::TenantDatabases;
-use crate::transfer::DumpSettings;
+use crate::transfer::Exports;
 use crate::webhooks::target::Targets;
 
 #[derive(Clone)]
@@ -72,7 +72,7 @@ pub struct Parts {
     pub audit_check: Semaphore,
     pub role_prefix: RolePrefix,
     pub tenant_databases: Arc<TenantDatabases>,
-    pub dumps: DumpSettings,
+    pub exports: Exports,
     /// Held while a large package lies in memory.
     pub uploads: Arc<Semaphore>,
     /// Notified when releases were deleted.

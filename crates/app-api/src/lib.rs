@@ -48,6 +48,7 @@ pub mod summaries;
 pub mod tenant;
 pub mod tenant_actions;
 pub mod tenant_databases;
+pub mod tenant_places;
 pub mod transfer;
 pub mod validation;
 pub mod variables;

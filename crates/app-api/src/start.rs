@@ -44,6 +44,7 @@ use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::TenantDatabases;
+use crate::transfer::{ExportTimes, Exports};
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
     audit, bootstrap_key, database_setup, mail, pulled_images, rollout, routes, second_factor,
@@ -79,6 +80,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             model_timeout: SILENCE_TIMEOUT,
             max_changes: MAX_CHANGES,
             summary_interval: COLLECTION_INTERVAL,
+            export_times: ExportTimes::default(),
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
     })
@@ -98,6 +100,7 @@ pub struct Dependencies {
     pub max_changes: u32,
     /// The time between two collections of summaries.
     pub summary_interval: Duration,
+    pub export_times: ExportTimes,
 }
 
 /// Serves on these listeners until `stop`.
@@ -151,7 +154,7 @@ pub async fn run(
         audit_check: Semaphore::new(1),
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
-        dumps: settings.dumps,
+        exports: Exports::new(settings.dumps, dependencies.export_times),
         releases_deleted: Notify::new(),
         work: Notify::new(),
         task_starts: Arc::new(Semaphore::new(MAX_TASK_STARTS)),

@@ -1,8 +1,7 @@
 //! Creates, migrates, opens and removes tenants' databases: a schema and a role each.
 
-use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
@@ -18,6 +17,7 @@ use crate::db::tenant_sessions::{EndedSession, SessionBounds};
 use crate::db::{Conn, Database, tenant, tenant_database, tenant_sessions};
 use crate::tenant::Tenant;
 use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix, bounded_error};
+use crate::tenant_places::TenantPlaces;
 
 /// Connections of the provisioner at once, beside those of the pool.
 const MAX_CONNECTIONS: usize = 4;
@@ -46,8 +46,7 @@ pub struct TenantDatabases {
     prefix: RolePrefix,
     connections: Semaphore,
     work_connections: Arc<Semaphore>,
-    /// The places of the tenants that have connections, or wait for one.
-    places: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+    places: TenantPlaces,
 }
 
 /// A connection to the schema of a tenant, as its role.
@@ -107,7 +106,7 @@ impl TenantDatabases {
             prefix,
             connections: Semaphore::new(MAX_CONNECTIONS),
             work_connections: Arc::new(Semaphore::new(MAX_WORK_CONNECTIONS)),
-            places: Mutex::default(),
+            places: TenantPlaces::new(MAX_WORK_CONNECTIONS_OF_TENANT),
         }
     }
 
@@ -122,7 +121,7 @@ impl TenantDatabases {
         if database.version < latest {
             return Err(OpenError::NotReady);
         }
-        let (own, all) = (self.places_of(tenant.tenant_id()), self.work_connections.clone());
+        let (own, all) = (self.places.of(tenant.tenant_id()), self.work_connections.clone());
         // In this order: who waits for a place of its own tenant keeps none from the others.
         let slots = async {
             Ok::<_, AcquireError>([own.acquire_owned().await?, all.acquire_owned().await?])
@@ -131,28 +130,23 @@ impl TenantDatabases {
         let slots = slots.map_err(|_| OpenError::Busy)?.map_err(|_| OpenError::Busy)?;
         let names = database.names(&tenant.slug);
         let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
-        let conn = match self.database.connect_for_work(&names, &password).await {
-            Ok(conn) => conn,
-            Err(first) => {
-                tracing::debug!(tenant = %tenant.id, error = %first, "role of a tenant refused");
-                let restored = self.restore_role(&names, &password).await;
-                restored.map_err(OpenError::Refused)?;
-                let again = self.database.connect_for_work(&names, &password).await;
-                again.map_err(|error| OpenError::Refused(error.into()))?
-            }
-        };
+        let conn = self.connect_for_work(&names, &password).await.map_err(OpenError::Refused)?;
         Ok(WorkConnection { conn, _slots: slots })
     }
 
-    fn places_of(&self, tenant: TenantId) -> Arc<Semaphore> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|_, places| places.strong_count() > 0);
-        if let Some(known) = places.get(&tenant).and_then(Weak::upgrade) {
-            return known;
+    async fn connect_for_work(
+        &self,
+        names: &DatabaseNames,
+        password: &Secret,
+    ) -> anyhow::Result<Conn> {
+        match self.database.connect_for_work(names, password).await {
+            Ok(conn) => Ok(conn),
+            Err(first) => {
+                tracing::debug!(user = names.user, error = %first, "role of a tenant refused");
+                self.restore_role(names, password).await?;
+                Ok(self.database.connect_for_work(names, password).await?)
+            }
         }
-        let new = Arc::new(Semaphore::new(MAX_WORK_CONNECTIONS_OF_TENANT));
-        places.insert(tenant, Arc::downgrade(&new));
-        new
     }
 
     async fn restore_role(&self, names: &DatabaseNames, password: &Secret) -> anyhow::Result<()> {
@@ -168,7 +162,8 @@ impl TenantDatabases {
         tenant.database.as_ref().map_or_else(|| self.prefix.names(&tenant.slug), names)
     }
 
-    /// Prepares a dump of a tenant's schema: what the tenant changed about its role is undone.
+    /// Prepares a dump of a tenant's schema. What the tenant changed about its role is undone only if it prevents the connection: a dump
+    /// reads.
     ///
     /// # Errors
     /// [`DumpRefused`].
@@ -179,9 +174,7 @@ impl TenantDatabases {
     ) -> Result<DumpSource, DumpRefused> {
         let password = keys::tenant_database_password(&self.master, tenant);
         let counted = async {
-            let _slot = self.connections.acquire().await?;
-            let mut conn = self.database.connect_provisioner().await?;
-            tenant_database::restore_role(&mut conn, &names, &password).await?;
+            let mut conn = self.connect_for_work(&names, &password).await?;
             anyhow::Ok(tenant_database::count_relations(&mut conn, &names.schema).await?)
         };
         let relations = counted.await.map_err(DumpRefused::Unreachable)?;

@@ -160,6 +160,9 @@ pub struct LastStart {
     pub at: Option<Timestamp>,
     /// Whether its processes have ended. A frozen tenant may go on without a start.
     pub has_ended: bool,
+    /// Whether its processes run: neither frozen nor ended.
+    #[serde(default)]
+    pub is_running: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, fchmod, fstatvfs, memfd_create};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use service::Secret;
 use tenant_archive::{Compressor, Decompressor, MAX_DATABASE_BYTES};
 use tokio::task::JoinHandle;
@@ -27,6 +29,12 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 << 10;
 /// The end of what pg_dump complains about.
 const MAX_COMPLAINT_BYTES: usize = 4 << 10;
+/// What a dump leaves of the disk, on which the database may lie as well.
+const MIN_FREE_BYTES: u64 = 1 << 30;
+/// How much is written between two looks at the disk.
+const FREE_CHECK_BYTES: u64 = 4 << 20;
+/// The memory of pg_dump, which keeps what it reads of the catalogs of all tenants.
+const MAX_MEMORY_BYTES: u64 = 2 << 30;
 /// The environment of pg_dump, besides the password. The messages must be in English to be told apart.
 const ENVIRONMENT: &[(&str, &str)] = &[
     ("LC_ALL", "C"),
@@ -34,6 +42,11 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PGAPPNAME", "cial app-api export"),
     ("PGCONNECT_TIMEOUT", "3"),
     ("PGGSSENCMODE", "disable"),
+    // Before the settings of the role, which are the tenant's.
+    (
+        "PGOPTIONS",
+        "-c standard_conforming_strings=on -c quote_all_identifiers=off -c statement_timeout=0",
+    ),
     ("PGPASSFILE", "/proc/self/fd/0"),
     ("PGSSLMODE", "disable"),
 ];
@@ -54,6 +67,8 @@ pub(super) enum DumpError {
     NoProgram(io::Error),
     /// pg_dump ended without success; the text is what it complained about.
     Ended(String),
+    /// A signal ended pg_dump.
+    Killed,
     TimedOut,
     TooLarge,
     DiskFull,
@@ -92,6 +107,7 @@ impl Drop for Dump {
 impl Dump {
     pub(super) fn start(settings: &DumpSettings, source: &DumpSource) -> Result<Self, DumpError> {
         let mut child = spawn(&settings.program, source)?;
+        bound_memory(&child);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let process = Arc::new(Process(Mutex::new(child)));
         let has_begun = Arc::new(AtomicBool::new(false));
@@ -155,6 +171,14 @@ fn spawn(program: &str, source: &DumpSource) -> Result<Child, DumpError> {
     })
 }
 
+/// The child would take what the whole of app-api needs. One that has ended already needs no bound.
+fn bound_memory(child: &Child) {
+    let limit = Rlimit { current: Some(MAX_MEMORY_BYTES), maximum: Some(MAX_MEMORY_BYTES) };
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        let _ = prlimit(Some(pid), Resource::As, limit);
+    }
+}
+
 /// A file in memory, which pg_dump opens by the number of its standard input: no environment, argument or disk holds the password.
 fn password_file(password: &Secret) -> io::Result<Stdio> {
     let file = memfd_create("pgpass", MemfdFlags::CLOEXEC)?;
@@ -183,7 +207,11 @@ fn write_all(
     let status = process.wait().map_err(|error| DumpError::Internal(error.into()))?;
     let complaint = complaining.join().unwrap_or_default();
     let spool = spooled?;
-    if status.success() { Ok(spool) } else { Err(DumpError::Ended(complaint)) }
+    match status.signal() {
+        Some(_) => Err(DumpError::Killed),
+        None if status.success() => Ok(spool),
+        None => Err(DumpError::Ended(complaint)),
+    }
 }
 
 /// Reads all, and keeps the last bytes.
@@ -210,7 +238,7 @@ impl Spool {
     ) -> Result<Self, DumpError> {
         let mut file = tempfile::tempfile_in(directory).map_err(disk_error)?;
         let mut compressor = Compressor::new().map_err(disk_error)?;
-        let (mut buffer, mut bytes) = (vec![0; BUFFER_BYTES], 0_u64);
+        let (mut buffer, mut bytes, mut unchecked) = (vec![0; BUFFER_BYTES], 0_u64, u64::MAX);
         loop {
             let read = match stdout.read(&mut buffer) {
                 Ok(0) => break,
@@ -225,6 +253,11 @@ impl Spool {
             }
             let piece = buffer.get(..read).unwrap_or_default();
             let compressed = compressor.compress(piece).map_err(disk_error)?;
+            if unchecked > FREE_CHECK_BYTES {
+                check_free(&file)?;
+                unchecked = 0;
+            }
+            unchecked += compressed.len() as u64;
             file.write_all(&compressed).map_err(disk_error)?;
         }
         file.write_all(&compressor.finish().map_err(disk_error)?).map_err(disk_error)?;
@@ -254,6 +287,12 @@ impl Spool {
             self.decompressor.push(Bytes::from(buffer));
         }
     }
+}
+
+fn check_free(file: &File) -> Result<(), DumpError> {
+    let disk = fstatvfs(file).map_err(|error| disk_error(error.into()))?;
+    let is_full = disk.f_bavail.saturating_mul(disk.f_frsize) < MIN_FREE_BYTES;
+    if is_full { Err(DumpError::DiskFull) } else { Ok(()) }
 }
 
 fn disk_error(error: io::Error) -> DumpError {

@@ -1,24 +1,28 @@
 //! The export of a tenant that rests, as a stream.
 
-use std::time::Duration;
+use std::io;
 
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt as _, stream};
+use protocol::Slug;
+use protocol::orchestrator::LastStart;
 use protocol::problem::Code;
 use protocol::spec::Desired;
-use protocol::transfer::{CONTENT_TYPE, END_MARK};
+use protocol::transfer::CONTENT_TYPE;
 use serde_json::json;
 use service::api_error::ApiError;
 use service::client::CallError;
-use tenant_archive::{Compressor, DatabaseFacts, Exporter, FORMAT, Fault, Manifest, TenantFacts};
+use tenant_archive::{DatabaseFacts, Exporter, FORMAT, Fault, Manifest, TenantFacts};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::dump::{Dump, DumpError, Spool};
+use super::dump::{Dump, DumpError};
+use super::writing::{Database, Piece, Writing};
 use super::{refuse_while_importing, refused};
 use crate::access::Principal;
-use crate::app::{App, database_disk_full, database_unavailable};
+use crate::app::{App, database_unavailable};
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::{Transaction as _, audit_log};
 use crate::http::describe::{Call, DescribeOutput};
@@ -95,35 +99,31 @@ pub async fn export_by(
     let mut conn = app.conn().await?;
     conn.transaction(async |conn| audit_log::append(conn, entry, now).await).await?;
     drop(conn);
+    let slot = app.exports.enter(tenant.tenant_id()).await?;
+    let before = last_start(app, &tenant).await?;
     let volumes = app.orchestrator.export_volumes(tenant.tenant_id()).await.map_err(unavailable)?;
     let (action, actor) = (entry.action, &entry.actor.name);
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %action, actor, "tenant export started");
-    // From here on the tenant rests, so the dump is of the same moment as the files, whenever it begins.
     let database = match names {
         Some(names) => Some(begin_dump(app, &tenant, names).await?),
         None => None,
     };
+    // The orchestrator keeps the tenant from waking only until all files are on their way, which may be before the dump begins.
+    if database.is_some() && last_start(app, &tenant).await? != before {
+        let detail = "The tenant ran before its schema could be read, so its files and its schema may not fit. Export it again.";
+        return Err(ApiError::new(Code::TenantAwake, detail));
+    }
     let mut exporter = Exporter::new(&manifest).map_err(ApiError::internal)?;
     exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
     let writing = Writing {
         exporter,
-        compressor: Compressor::new()?,
         volumes: volumes.into_data_stream(),
         database,
+        times: app.exports.times,
+        slot,
     };
-    // A failure before the first bytes becomes a response with a reason; a later failure can only break the connection off.
-    let first = next_piece(Some(writing)).await.map_err(unreadable)?;
-    let rest = |(bytes, writing)| {
-        let rest = stream::try_unfold(writing, next_piece);
-        stream::once(async move { Ok(bytes) }).chain(rest)
-    };
-    let slug = tenant.slug.clone();
-    let pieces = stream::iter(first).flat_map(rest).inspect(move |piece| {
-        if let Err(error) = piece {
-            tracing::warn!(%slug, error = format!("{error:#}"), "tenant export failed");
-        }
-    });
-    let mut response = app.until_stop(Response::new(Body::from_stream(pieces)));
+    let body = begin(writing, tenant.slug.clone()).await?;
+    let mut response = app.until_stop(Response::new(body));
     let name = format!("attachment; filename=\"{}.tar.zst\"", tenant.slug);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -132,6 +132,37 @@ pub async fn export_by(
         HeaderValue::try_from(name).map_err(ApiError::internal)?,
     );
     Ok(Archive(response))
+}
+
+/// The last start of the tenant's container; `None` without one.
+async fn last_start(app: &App, tenant: &Tenant) -> Result<Option<LastStart>, ApiError> {
+    match app.orchestrator.last_start(tenant.tenant_id()).await {
+        Ok(start) => Ok(Some(start)),
+        Err(error) if error.code() == Some(Code::NoSuchTenant.as_str()) => Ok(None),
+        Err(error) => Err(unreadable(error)),
+    }
+}
+
+/// Returns the body when its first bytes are there.
+async fn begin(writing: Writing, slug: Slug) -> Result<Body, ApiError> {
+    let mut pieces = writing.start(slug);
+    // A failure before the first bytes becomes a response with a reason; a later failure can only break the connection off.
+    let first = pieces.recv().await;
+    let first = first.ok_or_else(|| anyhow::anyhow!("an export ended without a reason"))??;
+    let rest = stream::unfold(Some(pieces), async |pieces| {
+        let mut pieces: mpsc::Receiver<Piece> = pieces?;
+        match pieces.recv().await {
+            Some(Ok(piece)) if piece.is_empty() => None,
+            Some(Ok(piece)) => Some((Ok(piece), Some(pieces))),
+            Some(Err(error)) => {
+                let error = error.into_error();
+                tracing::warn!(error = format!("{error:#}"), "tenant export failed");
+                Some((Err(io::Error::other(error)), None))
+            }
+            None => Some((Err(io::ErrorKind::UnexpectedEof.into()), None)),
+        }
+    });
+    Ok(Body::from_stream(stream::iter([Ok(first)]).chain(rest)))
 }
 
 fn manifest(
@@ -171,10 +202,6 @@ pub enum DatabaseChoice {
     LeftOut,
 }
 
-/// How long an export waits for the dump before its first bytes: a failure until then becomes a response with a reason. The orchestrator
-/// ends an export that nobody reads for a minute.
-const DUMP_HEAD_START: Duration = Duration::from_secs(30);
-
 /// Begins the dump of a tenant that rests, and returns when it has its snapshot.
 ///
 /// # Errors
@@ -191,18 +218,27 @@ async fn begin_dump(
             "it has {count} tables, views and sequences, more than may be locked at once"
         )),
     })?;
-    let mut dump = Dump::start(&app.dumps, &source).map_err(dump_failed)?;
-    match timeout(DUMP_HEAD_START, dump.end()).await {
+    let mut dump = Dump::start(&app.exports.dumps, &source).map_err(dump_failed)?;
+    let head_start = app.exports.times.head_start;
+    match timeout(head_start, dump.end()).await {
         Ok(ended) => Ok(Database::Dumped(ended.map_err(dump_failed)?)),
         Err(_) if dump.has_begun() => Ok(Database::Dumping(Box::new(dump))),
         Err(_) => {
-            let cause = anyhow::anyhow!("pg_dump wrote nothing for {DUMP_HEAD_START:?}");
-            Err(database_unavailable().with_cause(cause))
+            let seconds = head_start.as_secs();
+            let detail = format!(
+                "pg_dump has read nothing of the schema within {seconds} s: the database server is slow, or has very many objects. \
+                 Without its schema the tenant can be exported: --without-database."
+            );
+            Err(ApiError::new(Code::DatabaseUnavailable, detail))
         }
     }
 }
 
-fn dump_failed(error: DumpError) -> ApiError {
+/// How the complaints of pg_dump begin that are not about the schema. Anything later in them may be the tenant's.
+const VERSION_MISMATCH: &str = "pg_dump: error: aborting because of server version mismatch";
+const NO_CONNECTION: &str = "pg_dump: error: connection to server";
+
+pub(super) fn dump_failed(error: DumpError) -> ApiError {
     match error {
         DumpError::NoProgram(error) => {
             let detail = format!(
@@ -210,19 +246,26 @@ fn dump_failed(error: DumpError) -> ApiError {
             );
             ApiError::new(Code::PgDumpUnusable, detail)
         }
-        DumpError::Ended(text) if text.contains("server version mismatch") => {
+        DumpError::Ended(text) if text.starts_with(VERSION_MISMATCH) => {
             let text = bounded_error(&anyhow::anyhow!(text));
             let detail = format!("The program pg_dump does not fit the database server: {text}");
             ApiError::new(Code::PgDumpUnusable, detail)
         }
         // Its text is about the installation.
-        DumpError::Ended(text) if text.contains("connection to server") => {
+        DumpError::Ended(text) if text.starts_with(NO_CONNECTION) => {
             database_unavailable().with_cause(anyhow::anyhow!(text))
         }
         DumpError::Ended(text) => unreadable_schema(&bounded_error(&anyhow::anyhow!(text))),
         DumpError::TimedOut => unreadable_schema("pg_dump took more than nine minutes"),
         DumpError::TooLarge => refused(&Fault::DatabaseTooLarge),
-        DumpError::DiskFull => database_disk_full(),
+        DumpError::Killed => {
+            let cause = anyhow::anyhow!("a signal ended pg_dump: memory may be short");
+            database_unavailable().with_cause(cause)
+        }
+        DumpError::DiskFull => {
+            let detail = "The disk of CIAL_STATE_DIR of app-api, on which the tenant's schema lies until it is sent, has less than 1 GiB left.";
+            ApiError::new(Code::DiskFull, detail)
+        }
         DumpError::Internal(error) => ApiError::internal(error),
     }
 }
@@ -230,56 +273,6 @@ fn dump_failed(error: DumpError) -> ApiError {
 fn unreadable_schema(why: &str) -> ApiError {
     let detail = format!("pg_dump, as the tenant's role, cannot read the tenant's schema: {why}");
     ApiError::new(Code::TenantSchemaUnreadable, detail)
-}
-
-/// An archive that is being written.
-struct Writing {
-    exporter: Exporter,
-    compressor: Compressor,
-    volumes: BodyDataStream,
-    /// Is taken piece by piece after the volumes.
-    database: Option<Database>,
-}
-
-/// The schema of a tenant that is exported.
-enum Database {
-    /// pg_dump still writes: an export does not wait for it before the first bytes.
-    Dumping(Box<Dump>),
-    Dumped(Spool),
-}
-
-/// Returns the next bytes; `None` in the place of the state is the end.
-async fn next_piece(writing: Option<Writing>) -> anyhow::Result<Option<(Bytes, Option<Writing>)>> {
-    let Some(mut writing) = writing else { return Ok(None) };
-    while let Some(bytes) = writing.volumes.next().await {
-        writing.exporter.push_volumes(&bytes?)?;
-        let piece = writing.compressor.compress(&writing.exporter.take())?;
-        if !piece.is_empty() {
-            return Ok(Some((piece.into(), Some(writing))));
-        }
-    }
-    writing.exporter.end_volumes()?;
-    while let Some(database) = writing.database.take() {
-        let spool = match database {
-            Database::Dumped(spool) => spool,
-            Database::Dumping(mut dump) => {
-                dump.end().await.map_err(|error| dump_failed(error).into_error())?
-            }
-        };
-        let Some((sql, rest)) = spool.next_piece().await? else { break };
-        writing.database = Some(Database::Dumped(rest));
-        writing.exporter.push_sql(&sql)?;
-        let piece = writing.compressor.compress(&writing.exporter.take())?;
-        if !piece.is_empty() {
-            return Ok(Some((piece.into(), Some(writing))));
-        }
-    }
-    let Writing { mut exporter, mut compressor, .. } = writing;
-    exporter.finish()?;
-    let mut last = compressor.compress(&exporter.take())?;
-    last.extend(compressor.finish()?);
-    last.extend_from_slice(&END_MARK);
-    Ok(Some((last.into(), None)))
 }
 
 fn unavailable(error: CallError) -> ApiError {
@@ -295,7 +288,7 @@ fn unavailable(error: CallError) -> ApiError {
     unreadable(error)
 }
 
-fn unreadable(error: impl Into<anyhow::Error>) -> ApiError {
+pub(super) fn unreadable(error: impl Into<anyhow::Error>) -> ApiError {
     let detail = "The orchestrator cannot read the tenant's data at the moment.";
     ApiError::new(Code::OrchestratorUnavailable, detail).with_cause(error)
 }

@@ -8,11 +8,14 @@ mod dump;
 mod export;
 mod import;
 mod restore;
+mod slots;
 mod sweep;
+mod writing;
 
 pub use dump::DumpSettings;
 pub use export::{Archive, DatabaseChoice, export, export_by};
 pub use import::import;
+pub use slots::{ExportTimes, Exports};
 pub use sweep::run;
 
 use protocol::problem::Code;

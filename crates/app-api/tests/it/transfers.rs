@@ -66,6 +66,8 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 pub(crate) async fn server_with(content: &[u8]) -> (Server, TestClient) {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/v1/tenants", acme()).await;
+    // Its container stays as it is from here on.
+    server.until_state("acme", protocol::State::Running).await;
     let id = server.row("acme").await.tenant_id();
     server.orchestrator.volumes.lock().unwrap().insert(id, volumes(content));
     (server, owner)

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use protocol::State;
 use protocol::transfer::END_MARK;
@@ -16,6 +17,10 @@ use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::tenant::wait::{self, Goal};
 
+/// The exports before this one, and the beginning of its dump: the server ends each before.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(30 * 60);
+/// The restore of a schema, after all is sent: the server ends it before.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(150 * 60);
 const BUFFER_BYTES: usize = 64 << 10;
 
 pub(super) fn export(args: &ExportTenant, context: &Context<'_>) -> Result<(), CliError> {
@@ -92,7 +97,8 @@ fn write_export(
     let slug = &args.slug;
     let title = format!("export tenant {slug}");
     let request = Request::get(path(slug, "/export"), title.clone())
-        .query("without_database", args.without_database.then_some("1"));
+        .query("without_database", args.without_database.then_some("1"))
+        .patience(EXPORT_PATIENCE);
     let mut body = context.client()?.stream(&request)?;
     let broken = |why: String| {
         CliError::failed(format!("cannot {title}"))
@@ -128,7 +134,8 @@ pub(super) fn import(args: &ImportTenant, context: &Context<'_>) -> Result<(), C
     }
     let address = format!("/v1/imports/{}", segment(slug));
     let request = Request::new(Method::POST, address, format!("import {file} as tenant {slug}"))
-        .upload(&args.file);
+        .upload(&args.file)
+        .patience(IMPORT_PATIENCE);
     let tenant: Value = context.call(&request)?;
     context.output.object(&TENANTS, &tenant)?;
     context.output.note(&format!(

@@ -198,7 +198,13 @@ impl Operations {
         let status = self.driver.inspect(id).await?;
         let status = status.ok_or_else(|| DriverError::no_such_tenant(id))?;
         let has_ended = matches!(status.run, RunState::Created | RunState::Exited(_));
-        Ok(LastStart { container_id: status.container, at: status.started_at, has_ended })
+        let is_running = matches!(status.run, RunState::Running | RunState::Restarting);
+        Ok(LastStart {
+            container_id: status.container,
+            at: status.started_at,
+            has_ended,
+            is_running,
+        })
     }
 
     async fn until_deleted(&self, id: TenantId) -> DriverError {

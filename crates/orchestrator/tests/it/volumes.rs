@@ -258,12 +258,12 @@ async fn the_last_start_tells_whether_a_tenant_ran() {
     assert_eq!(unknown.code, DriverErrorCode::NoSuchTenant);
     running.run(&spec).await;
     let mut first = None;
-    for (phase, has_ended) in
-        [(Phase::Ready, false), (Phase::Frozen, false), (Phase::Sleeping, true)]
+    for (phase, has_ended, is_running) in
+        [(Phase::Ready, false, true), (Phase::Frozen, false, false), (Phase::Sleeping, true, false)]
     {
         running.until_phase(spec.id, phase).await;
         let start = operations.last_start(spec.id).await.unwrap();
-        assert_eq!(start.has_ended, has_ended, "{phase:?}");
+        assert_eq!((start.has_ended, start.is_running), (has_ended, is_running), "{phase:?}");
         let facts = (start.container_id, start.at.unwrap());
         assert_eq!(first.get_or_insert(facts.clone()), &facts, "{phase:?}");
     }

@@ -22,6 +22,7 @@ use app_api::descriptors::ConnectionLimits;
 use app_api::settings::Settings;
 use app_api::start::{Dependencies, run};
 use app_api::tenant::Tenant;
+use app_api::transfer::ExportTimes;
 use argon2::Params;
 use protocol::Timestamp;
 use serde_json::{Value, json};
@@ -67,6 +68,7 @@ pub(crate) struct Setup {
     pub(crate) model_timeout: Duration,
     pub(crate) max_changes: u32,
     pub(crate) password_cost: Params,
+    pub(crate) export_times: ExportTimes,
 }
 
 impl Setup {
@@ -87,6 +89,7 @@ impl Setup {
             model_timeout: Duration::from_secs(80),
             max_changes: 3_000,
             password_cost: Params::new(8, 1, 1, None).unwrap(),
+            export_times: ExportTimes::default(),
         }
     }
 
@@ -148,6 +151,7 @@ impl Setup {
             model_timeout: self.model_timeout,
             max_changes: self.max_changes,
             summary_interval: Duration::from_millis(100),
+            export_times: self.export_times,
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));

@@ -491,7 +491,9 @@ impl Orchestrator for FakeOrchestrator {
             let at = self.last_starts.lock().unwrap().get(&id).copied();
             let at = Some(at.unwrap_or(Timestamp::UNIX_EPOCH));
             let has_ended = matches!(observed.phase, Phase::Sleeping | Phase::Stopped);
-            Ok(LastStart { container_id: observed.container_id, at, has_ended })
+            let container_id = observed.container_id;
+            // Exported as if it rested, whatever it does.
+            Ok(LastStart { container_id, at, has_ended, is_running: false })
         })
     }
 

@@ -1,12 +1,17 @@
 //! The schema of an exported tenant: whole in the copy, under its names, and with the rights of its role alone.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use axum::http::Method;
 use protocol::State;
+use protocol::transfer::{EMPTY_FRAME, END_MARK};
 use serde_json::{Value, json};
 use tenant_archive::{Compressor, Exporter, Manifest};
 use testkit::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::{assert_nothing_left, export, import, manifest_of, unpacked, volumes};
@@ -109,6 +114,8 @@ async fn with_acme(setup: Setup) -> (Server, TestClient) {
     let owner = server.sign_up().await;
     owner.post("/v1/tenants", acme()).await;
     server.until("acme", |tenant| tenant.is_some_and(|tenant| tenant.database.is_some())).await;
+    // Its container stays as it is from here on.
+    server.until_state("acme", State::Running).await;
     let id = server.row("acme").await.tenant_id();
     server.orchestrator.volumes.lock().unwrap().insert(id, volumes(b"x"));
     (server, owner)
@@ -126,10 +133,19 @@ async fn a_schema_is_whole_in_the_copy_and_needs_nothing_of_the_first() {
     let role = format!("{}acme", server.database.tenant_roles);
     let policy = format!("CREATE POLICY own ON totals TO {role} USING (true)");
     tenant.batch_execute(&policy).await.unwrap();
-    drop(tenant);
     let archive = export(&owner).await;
-    // An export changes nothing.
+    // An export changes nothing of the role, whose settings change nothing of the export.
+    for setting in
+        ["standard_conforming_strings = off", "quote_all_identifiers = on", "statement_timeout = 1"]
+    {
+        tenant.batch_execute(&format!("ALTER ROLE CURRENT_USER SET {setting}")).await.unwrap();
+    }
+    drop(tenant);
     assert_eq!(export_sql(&archive), export_sql(&export(&owner).await));
+    let settings = format!(
+        "pg_roles WHERE rolname = '{role}' AND rolconfig::text LIKE '%strings=off%timeout=1}}'"
+    );
+    assert_eq!(server.database.count(&settings).await, 1);
     let imported = import(&owner, "copy", archive).await;
     assert_eq!(imported.status, 201, "{}", imported.text());
     assert_eq!(imported.json()["database"]["schema"], "t_copy");
@@ -243,7 +259,11 @@ async fn a_hostile_schema_gets_nowhere_and_leaves_nothing() {
     for (sql, expected) in [
         ("CREATE ROLE evil SUPERUSER;", refused),
         ("ALTER ROLE postgres PASSWORD 'x';", refused),
-        ("SET ROLE postgres; CREATE TABLE public.evil ();", refused),
+        ("DO $$ BEGIN SET ROLE postgres; END $$;", refused),
+        ("CREATE TABLE public.evil ();", refused),
+        ("COPY (SELECT 1) TO stdout;", refused),
+        ("CREATE TABLE t_acme.x (a text); COPY t_acme.x FROM stdin WITH (FORMAT csv);", refused),
+        ("COPY t_acme.x FROM stdin; 1\n\\.\n", "422 archive_corrupt"),
         ("SELECT pg_catalog.set_config('role', 'postgres', false);", refused),
         (&format!("COPY (SELECT 1) TO PROGRAM 'touch {file}';"), refused),
         ("CREATE TABLE t_acme.x (a text); COPY t_acme.x FROM PROGRAM 'id';", refused),
@@ -298,12 +318,14 @@ async fn a_function_with_the_rights_of_its_owner_has_those_of_the_tenant() {
 async fn a_schema_that_cannot_be_read_is_refused_with_the_reason() {
     let (server, owner) = acme_alone().await;
     let tenant = connect_as(&server, "acme").await.unwrap();
-    let forced = "CREATE TABLE rows (a int); ALTER TABLE rows ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY";
+    // The name is the tenant's, and is none of the server's complaints.
+    let forced = "CREATE TABLE \"connection to server\" (a int); \
+        ALTER TABLE \"connection to server\" ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY";
     tenant.batch_execute(forced).await.unwrap();
     let refused = owner.get(EXPORT).await;
     assert_eq!(refused.problem(), "409 tenant_schema_unreadable");
     assert!(refused.text().contains("row-level security"), "{}", refused.text());
-    tenant.batch_execute("DROP TABLE rows").await.unwrap();
+    tenant.batch_execute("DROP TABLE \"connection to server\"").await.unwrap();
     // Each in a transaction of its own.
     let many = "DO $$ BEGIN FOR n IN 1..900 LOOP EXECUTE 'CREATE SEQUENCE many_' || n; COMMIT; END LOOP; END $$";
     tenant.batch_execute(many).await.unwrap();
@@ -341,17 +363,120 @@ fn script(folder: &std::path::Path, text: &str) -> String {
     path.display().to_string()
 }
 
+/// A program that begins to write, and ends its script when the file `go` is there.
+fn waiting_script(folder: &std::path::Path, begin: &str) -> String {
+    let folder_name = folder.display();
+    let wait = format!("while [ ! -e {folder_name}/go ]; do sleep 0.02; done");
+    script(folder, &format!("{begin}\ntouch {folder_name}/runs\n{wait}\necho 'SELECT 1;'"))
+}
+
+/// Sends the request, and reads what arrives until it holds `until` so many times.
+async fn begin_export(client: &TestClient, until: &[u8], times: usize) -> (TcpStream, Vec<u8>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 << 10).unwrap();
+    let mut stream = socket.connect(client.address()).await.unwrap();
+    let head = format!(
+        "GET {EXPORT} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncookie: {}\r\n\r\n",
+        client.address(),
+        client.cookie.as_deref().unwrap(),
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    let arrives = async {
+        while received.windows(until.len()).filter(|bytes| *bytes == until).count() < times {
+            assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "the response ended");
+        }
+    };
+    timeout(TEST_TIMEOUT, arrives).await.unwrap();
+    (stream, received)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_that_takes_long_keeps_its_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
+    setup.env.push(("CIAL_PG_DUMP", waiting_script(folder.path(), "echo '-- begin'")));
+    setup.export_times.head_start = Duration::from_secs(5);
+    setup.export_times.keep_alive = Duration::from_millis(20);
+    let (server, owner) = with_acme(setup).await;
+    let (mut stream, mut received) = begin_export(&owner, &EMPTY_FRAME, 3).await;
+    std::fs::write(folder.path().join("go"), "").unwrap();
+    timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.windows(END_MARK.len()).any(|bytes| bytes == END_MARK));
+    let imported = import(&owner, "copy", unchunked(&received)).await;
+    assert_eq!(imported.status, 201, "{}", imported.text());
+    server.stop().await;
+}
+
+/// The body of a response.
+fn unchunked(response: &[u8]) -> Vec<u8> {
+    let line_end = |from: usize| {
+        from + response[from..].windows(2).position(|bytes| bytes == b"\r\n").unwrap()
+    };
+    let mut at = response.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
+    let mut body = Vec::new();
+    loop {
+        let end = line_end(at);
+        let length = std::str::from_utf8(&response[at..end]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return body;
+        }
+        body.extend_from_slice(&response[end + 2..end + 2 + length]);
+        at = end + 2 + length + 2;
+    }
+}
+
+/// Otherwise its dump would hold a session, a snapshot and the disk for as long as the connection lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_takes_nothing_ends_its_export() {
+    let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
+    setup.export_times.stall = Duration::from_secs(1);
+    let (server, owner) = with_acme(setup).await;
+    let id = server.row("acme").await.tenant_id();
+    // More than the buffers of the connection.
+    let large = volumes(&super::noise(12 << 20));
+    server.orchestrator.volumes.lock().unwrap().insert(id, large);
+    let (mut stream, mut received) = begin_export(&owner, b"200 OK", 1).await;
+    server.orchestrator.volumes.lock().unwrap().insert(id, volumes(b"x"));
+    // Of one tenant there is one export at a time.
+    export(&owner).await;
+    let _ = timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await.unwrap();
+    assert!(!received.windows(END_MARK.len()).any(|bytes| bytes == END_MARK));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_ran_before_its_dump_began_is_not_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
+    setup.env.push(("CIAL_PG_DUMP", waiting_script(folder.path(), "")));
+    let (server, owner) = with_acme(setup).await;
+    let exporting = owner.get(EXPORT);
+    let waking = async {
+        let runs = folder.path().join("runs");
+        let begun = eventually("pg_dump runs", TEST_TIMEOUT, async || Ok(runs.exists()));
+        begun.await.unwrap();
+        let id = server.row("acme").await.tenant_id();
+        let start = "2026-05-05T10:00:00Z".parse().unwrap();
+        server.orchestrator.last_starts.lock().unwrap().insert(id, start);
+        std::fs::write(folder.path().join("go"), "").unwrap();
+    };
+    let (exported, ()) = tokio::join!(exporting, waking);
+    assert_eq!(exported.problem(), "409 tenant_awake");
+    server.stop().await;
+}
+
 /// Whoever holds the other end of the pipe lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_ends_pg_dump() {
-    use tokio::io::AsyncWriteExt as _;
     let folder = tempfile::tempdir().unwrap();
     let pid = folder.path().join("pid");
     let mut setup = Setup::new(FakeOrchestrator::obedient()).await;
     let text = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", pid.display());
     setup.env.push(("CIAL_PG_DUMP", script(folder.path(), &text)));
     let (server, owner) = with_acme(setup).await;
-    let mut stream = tokio::net::TcpStream::connect(owner.address()).await.unwrap();
+    let mut stream = TcpStream::connect(owner.address()).await.unwrap();
     let head = format!(
         "GET {EXPORT} HTTP/1.1\r\nhost: {}\r\ncookie: {}\r\n\r\n",
         owner.address(),
