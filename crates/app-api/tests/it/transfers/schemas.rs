@@ -143,7 +143,8 @@ async fn a_schema_is_whole_in_the_copy_and_needs_nothing_of_the_first() {
     drop(tenant);
     assert_eq!(export_sql(&archive), export_sql(&export(&owner).await));
     let settings = format!(
-        "pg_roles WHERE rolname = '{role}' AND rolconfig::text LIKE '%strings=off%timeout=1}}'"
+        "pg_roles WHERE rolname = '{role}' \
+         AND rolconfig @> ARRAY['standard_conforming_strings=off', 'statement_timeout=1']"
     );
     assert_eq!(server.database.count(&settings).await, 1);
     let imported = import(&owner, "copy", archive).await;
@@ -440,7 +441,10 @@ async fn a_reader_that_takes_nothing_ends_its_export() {
     let (mut stream, mut received) = begin_export(&owner, b"200 OK", 1).await;
     server.orchestrator.volumes.lock().unwrap().insert(id, volumes(b"x"));
     // Of one tenant there is one export at a time.
-    export(&owner).await;
+    let next = eventually("the next export", TEST_TIMEOUT, async || {
+        Ok(owner.get(EXPORT).await.status == 200)
+    });
+    next.await.unwrap();
     let _ = timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await.unwrap();
     assert!(!received.windows(END_MARK.len()).any(|bytes| bytes == END_MARK));
     server.stop().await;
