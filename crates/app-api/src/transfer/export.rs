@@ -40,7 +40,7 @@ const MAX_SPARSENESS: u64 = 4;
 pub struct Archive(Response);
 
 impl Archive {
-    /// The bytes of the archive. Those of a whole one end with [`END_MARK`].
+    /// The bytes of the archive. Those of a whole one end with [`END_MARK`](protocol::transfer::END_MARK).
     pub fn into_stream(self) -> BodyDataStream {
         self.0.into_body().into_data_stream()
     }
@@ -78,7 +78,7 @@ pub async fn export(
 ///
 /// # Errors
 /// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;
-/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
+/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`](protocol::transfer::END_MARK).
 pub async fn export_by(
     app: &App,
     entry: &Entry,

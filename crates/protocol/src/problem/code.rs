@@ -123,7 +123,7 @@ codes! {
         "Postgres does not answer"
         "wait; `/readyz` of app-api says when",
     DiskFull = "disk_full" [507] "Disk full"
-        "the disk of the engine, of the database or of the tenant's history or files has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant or an image"
+        "the disk of the engine, of the database or of the tenant's history or files has no room, or less than `CIAL_DISK_RESERVE_BYTES` is left for a new tenant or an image, or less than 1 GiB beside an export"
         "make room on its disk",
     DiskLimitReached = "disk_limit_reached" [507] "Disk limit reached"
         "the tenant's volumes hold more than `limits.disk_bytes`; it was stopped and does not start"
@@ -408,7 +408,7 @@ codes! {
         "the address is over the limit"
         "shorten it",
     TenantAwake = "tenant_awake" [409] "Tenant awake"
-        "the tenant runs, and only one that is stopped, sleeps or is frozen can be exported"
+        "the tenant runs, or ran during its export, and only one that is stopped, sleeps or is frozen can be exported"
         "stop it, or wait until it sleeps; `cial tenants export --stop` stops it and starts it again",
     TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
         "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
