@@ -85,6 +85,13 @@ const WEBHOOK_TARGETS: Setting = Setting::with_default(
 )
 .for_operators();
 
+const MODEL_TARGETS: Setting = Setting::with_default(
+    "CIAL_MODEL_TARGETS",
+    "public",
+    "where the endpoint of the model may be: at `public` addresses only, or `any`, private and loopback ones included; \
+     [a model in the chat](../models.md)",
+)
+.for_operators();
 const MODELS_SOCKET: Setting = Setting::optional(
     "CIAL_MODELS_SOCKET",
     "the socket on which tenants call the model of the installation; without it, no model replies in a chat",
@@ -122,6 +129,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::FREEZE_AFTER,
     shared::SLEEP_AFTER,
     WEBHOOK_TARGETS,
+    MODEL_TARGETS,
     MODELS_SOCKET,
     DEV_LOGIN,
     mail::URL,
@@ -162,6 +170,8 @@ pub struct Settings {
     pub policy: EffectivePolicy,
     /// Whether webhooks may go to private addresses.
     pub webhook_targets: Targets,
+    /// Whether the model's endpoint may be at a private address.
+    pub model_targets: Targets,
     pub models_socket: Option<PathBuf>,
     pub dev_login: DevLogin,
     /// `None`: no mail is sent.
@@ -269,6 +279,7 @@ impl Settings {
         let freeze_after = vars.value(&shared::FREEZE_AFTER);
         let sleep_after = vars.value(&shared::SLEEP_AFTER);
         let webhook_targets = vars.value(&WEBHOOK_TARGETS);
+        let model_targets = vars.value(&MODEL_TARGETS);
         let models_socket = vars.optional(&MODELS_SOCKET);
         let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
         let mail = MailSettings::read(&mut vars);
@@ -301,6 +312,7 @@ impl Settings {
                     ..EffectivePolicy::default()
                 },
                 webhook_targets: webhook_targets?,
+                model_targets: model_targets?,
                 models_socket: models_socket?,
                 dev_login: dev_login?,
                 mail: mail?,

@@ -139,7 +139,7 @@ pub async fn run(
         routes: RouteFeed::new(epoch, settings.addresses),
         events: Events::new(dependencies.connections.public / PUBLIC_CONNECTIONS_PER_STREAM),
         webhook_targets: settings.webhook_targets,
-        model: Gateway::new(ModelClient::new(dependencies.model_timeout)?),
+        model: Gateway::new(ModelClient::new(settings.model_targets, dependencies.model_timeout)?),
         dev_login: settings.dev_login,
         sends_mail: settings.mail.is_some(),
         stop: ending.clone(),

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -16,7 +17,11 @@ pub enum Step {
     Wait(Gate),
     /// Sends nothing until the other side closes the connection.
     Hang,
+    /// Sends comments, and nothing else, until the other side closes the connection.
+    KeepAlive,
 }
+
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Opens once, for all who wait.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +103,12 @@ fn serve(
                 Ok(())
             }
             Step::Hang => stream.read_to_end(&mut Vec::new()).map(drop),
+            Step::KeepAlive => loop {
+                if let Err(error) = stream.write_all(b": thinking\n\n") {
+                    break Err(error);
+                }
+                std::thread::sleep(KEEP_ALIVE_INTERVAL);
+            },
         };
         // A client that left is visible to the test on its own side.
         if done.is_err() {

@@ -41,16 +41,18 @@ pub(crate) struct Installation {
 /// Marks an ephemeral installation for an xtask that a test calls.
 const EPHEMERAL: &str = "CIAL_E2E_EPHEMERAL";
 /// Settings that an ephemeral installation leaves at their defaults, regardless of `.env`.
-const AS_DOCUMENTED: [(&str, &str); 19] = [
+const AS_DOCUMENTED: [(&str, &str); 20] = [
     ("CIAL_BACKUP_ACCESS_KEY_FILE", ""),
     ("CIAL_BACKUP_KEEP", ""),
     ("CIAL_BACKUP_SCHEDULE", ""),
-    // The only one that is not the default: a test makes backups.
+    // Not the default: a test makes backups.
     ("CIAL_BACKUP_URL", "file:///backups"),
     ("CIAL_EGRESS", "open"),
     ("CIAL_ENGINE_VOLUMES", "/var/lib/docker/volumes"),
     ("CIAL_FREEZE_AFTER", "60"),
     ("CIAL_MAIL_FROM", ""),
+    // Not the default: the model of a test listens on this machine.
+    ("CIAL_MODEL_TARGETS", "any"),
     ("CIAL_PUBLISH", "loopback"),
     ("CIAL_RATE_LIMIT", ""),
     ("CIAL_SLEEP_AFTER", "1200"),

@@ -28,6 +28,12 @@ pub struct Usage {
     pub completion_tokens: u64,
 }
 
+impl Usage {
+    pub const fn total(self) -> u64 {
+        self.prompt_tokens.saturating_add(self.completion_tokens)
+    }
+}
+
 /// Why a stream is no completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamError {

@@ -7,6 +7,7 @@ use service::Secret;
 use url::Url;
 
 use crate::validation::FieldError;
+use crate::webhooks::target::{Targets, literal_address};
 
 pub const DEFAULT_REQUESTS_PER_MINUTE: u32 = 20;
 pub const DEFAULT_TOKENS_PER_DAY: u64 = 200_000;
@@ -40,13 +41,16 @@ pub enum KeyChange {
     Replace(Secret),
 }
 
-/// Checks all fields.
+/// Checks all fields. `targets`: where the endpoint may be; a name is checked when it is resolved.
 ///
 /// # Errors
 /// The fields that break a rule.
-pub fn check(wanted: &SetModel) -> Result<CheckedModel, Vec<(&'static str, FieldError)>> {
+pub fn check(
+    wanted: &SetModel,
+    targets: Targets,
+) -> Result<CheckedModel, Vec<(&'static str, FieldError)>> {
     let mut faults = Vec::new();
-    let base_url = note("base_url", check_url(&wanted.base_url), &mut faults);
+    let base_url = note("base_url", check_url(&wanted.base_url, targets), &mut faults);
     let model = note("model", check_model(&wanted.model), &mut faults);
     let key = note("key", check_key(wanted.key.as_deref()), &mut faults);
     let prompt = wanted.system_prompt.as_deref().unwrap_or_default();
@@ -100,7 +104,7 @@ const fn fault<T>(code: FieldCode, message: &'static str) -> Result<T, FieldErro
     Err(FieldError { code, message })
 }
 
-fn check_url(text: &str) -> Result<String, FieldError> {
+fn check_url(text: &str, targets: Targets) -> Result<String, FieldError> {
     let text = text.trim();
     if text.len() > MAX_URL_BYTES {
         return fault(FieldCode::TooLong, "Use at most 2,000 characters.");
@@ -115,6 +119,10 @@ fn check_url(text: &str) -> Result<String, FieldError> {
     }
     if url.query().is_some() || url.fragment().is_some() {
         return fault(FieldCode::InvalidUrl, "Leave out what follows the path.");
+    }
+    if literal_address(&url).is_some_and(|address| !targets.permits(address)) {
+        let message = "Use a public address, or permit private ones with CIAL_MODEL_TARGETS=any.";
+        return fault(FieldCode::InvalidUrl, message);
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
@@ -179,18 +187,20 @@ mod tests {
     }
 
     fn faults(wanted: &SetModel) -> Vec<&'static str> {
-        let faults = check(wanted).map(|_| Vec::new()).unwrap_or_else(|faults| faults);
+        let faults =
+            check(wanted, Targets::Public).map(|_| Vec::new()).unwrap_or_else(|faults| faults);
         faults.into_iter().map(|(field, _)| field).collect()
     }
 
     #[test]
     fn what_is_absent_has_its_default() {
-        let checked = check(&model(" https://api.example.com/v1/ ")).unwrap();
+        let checked = check(&model(" https://api.example.com/v1/ "), Targets::Public).unwrap();
         assert_eq!(checked.base_url, "https://api.example.com/v1");
         assert_eq!((checked.requests_per_minute, checked.tokens_per_day), (20, 200_000));
         assert!(matches!(checked.key, KeyChange::Keep));
         assert_eq!((checked.max_tokens, checked.system_prompt), (None, None));
-        let url = completions_url(&check(&model("http://127.0.0.1:8000")).unwrap().base_url);
+        let checked = check(&model("http://127.0.0.1:8000"), Targets::Any).unwrap();
+        let url = completions_url(&checked.base_url);
         assert_eq!(url, "http://127.0.0.1:8000/chat/completions");
     }
 
@@ -204,6 +214,9 @@ mod tests {
             "https://:p@a.b",
             "http://a.b?x=1",
             "http://a.b#x",
+            "http://127.0.0.1:8000",
+            "http://[::ffff:10.0.0.1]/v1",
+            "http://0xa9fea9fe/latest",
         ] {
             assert_eq!(faults(&model(url)), ["base_url"], "{url}");
         }

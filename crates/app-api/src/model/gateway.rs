@@ -27,12 +27,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::completion::{Completion, Usage};
-use super::quota;
-use super::upstream::{ModelClient, ModelError};
+use super::quota::{self, Progress};
+use super::upstream::{ModelClient, ModelError, ReplyStream};
 use crate::app::App;
 use crate::db::is_foreign_key_violation;
 use crate::db::model::{self, Endpoint, Request, Settlement};
 use crate::validation::refused_field;
+use crate::webhooks::target::Targets;
 
 /// Replies at once, of all tenants. Each holds a connection to the endpoint.
 pub const MAX_REPLIES: usize = 48;
@@ -61,6 +62,13 @@ struct Slot {
 /// The tenant whose token a request carries.
 pub struct CallingTenant(TenantId);
 
+/// Whether more of a stream is to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamState {
+    GoesOn,
+    Ended,
+}
+
 /// One reply under way.
 struct Reply {
     app: App,
@@ -78,6 +86,11 @@ struct Reply {
 impl Gateway {
     pub fn new(client: ModelClient) -> Self {
         Self { client, replies: Arc::default() }
+    }
+
+    /// Where the endpoint may be.
+    pub const fn targets(&self) -> Targets {
+        self.client.targets()
     }
 
     /// Takes a place for a reply.
@@ -240,7 +253,12 @@ fn quota_used_up(endpoint: &Endpoint, used: i64, now: protocol::Timestamp) -> Ap
 
 fn refusal(error: ModelError) -> ApiError {
     let code = error.code();
-    let error_response = ApiError::new(code, format!("{}: {error}.", code.status()));
+    let why = match error {
+        // The log has the status. People in a tenant must not learn with it what listens where.
+        ModelError::Status(_) => "the endpoint refused the request".to_owned(),
+        other => other.to_string(),
+    };
+    let error_response = ApiError::new(code, format!("{}: {why}.", code.status()));
     if let ModelError::Overloaded(wait) = error {
         return error_response.with_retry_after(wait.unwrap_or(BUSY_RETRY_DELAY));
     }
@@ -266,11 +284,9 @@ impl Reply {
             () = self.parts.closed() => Err(ModelError::Abandoned),
             () = self.app.stop.cancelled() => Err(ModelError::Stopping),
         };
-        let (usage, reply) = (completion.usage(), completion.text_bytes());
-        let taken = match is_open {
-            true => quota::taken(usage, self.prompt_bytes, reply),
-            false => Usage::default(),
-        };
+        let (counted, reply_bytes) = (completion.usage(), completion.text_bytes());
+        let progress = progress(ended, is_open);
+        let taken = quota::taken(progress, counted, self.reserved, self.prompt_bytes, reply_bytes);
         let problem = ended.err();
         let (prompt_tokens, completion_tokens) = (taken.prompt_tokens, taken.completion_tokens);
         match problem {
@@ -312,18 +328,20 @@ impl Reply {
             }
         };
         *is_open = true;
-        while !completion.is_done()
-            && let Some(bytes) = stream.next().await?
-        {
+        loop {
             let mut text = String::new();
-            let pushed = completion.push(&bytes, &mut text);
+            // Not for each part of the stream: the core receives text alone, and gives up after a silence.
+            let read = read_text(&mut stream, completion, &mut text);
+            let read = timeout(client.silence(), read).await;
             if !text.is_empty() {
                 let sent = self.parts.send(Frame::data(text.into()));
                 if !matches!(timeout(READER_TIMEOUT, sent).await, Ok(Ok(()))) {
                     return Err(ModelError::Abandoned);
                 }
             }
-            pushed?;
+            if read.unwrap_or(Err(ModelError::TimedOut))? == StreamState::Ended {
+                break;
+            }
         }
         if completion.is_finished() { Ok(()) } else { Err(ModelError::BrokeOff) }
     }
@@ -340,10 +358,34 @@ impl Reply {
     }
 }
 
+/// Reads until there is text, or the end.
+async fn read_text(
+    stream: &mut ReplyStream,
+    completion: &mut Completion,
+    text: &mut String,
+) -> Result<StreamState, ModelError> {
+    while text.is_empty() {
+        if completion.is_done() {
+            return Ok(StreamState::Ended);
+        }
+        let Some(bytes) = stream.next().await? else { return Ok(StreamState::Ended) };
+        completion.push(&bytes, text)?;
+    }
+    Ok(StreamState::GoesOn)
+}
+
+/// How far the reply came. `is_open`: the endpoint had accepted the request.
+const fn progress(ended: Result<(), ModelError>, is_open: bool) -> Progress {
+    match ended {
+        Ok(()) => Progress::Whole,
+        Err(error) if !is_open && error.is_refusal() => Progress::Refused,
+        Err(_) => Progress::Partial,
+    }
+}
+
 fn trailers(taken: Usage, problem: Option<ModelError>) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    let tokens = taken.prompt_tokens.saturating_add(taken.completion_tokens);
-    trailers.insert(HeaderName::from_static(TOKENS), HeaderValue::from(tokens));
+    trailers.insert(HeaderName::from_static(TOKENS), HeaderValue::from(taken.total()));
     if let Some(error) = problem {
         let code = HeaderValue::from_static(error.code().as_str());
         trailers.insert(HeaderName::from_static(PROBLEM), code);
@@ -381,7 +423,8 @@ mod tests {
 
     #[test]
     fn places_are_bounded_for_each_tenant_and_for_all() {
-        let gateway = Gateway::new(ModelClient::new(Duration::from_secs(1)).unwrap());
+        let gateway =
+            Gateway::new(ModelClient::new(Targets::Public, Duration::from_secs(1)).unwrap());
         let tenant = |number: usize| TenantId::new(uuid::Uuid::from_u128(number as u128));
         let mut own: Vec<_> =
             (0..MAX_REPLIES_OF_TENANT).map(|_| gateway.take_slot(tenant(1)).unwrap()).collect();

@@ -46,7 +46,7 @@ pub async fn set(
     caller: &Principal,
     wanted: &SetModel,
 ) -> Result<ModelEndpoint, ApiError> {
-    let checked = endpoint::check(wanted).map_err(|faults| {
+    let checked = endpoint::check(wanted, app.model.targets()).map_err(|faults| {
         let faults: Vec<_> =
             faults.into_iter().map(|(field, fault)| (field, Some(fault))).collect();
         invalid_fields(&faults)

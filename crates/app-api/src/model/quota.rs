@@ -26,12 +26,38 @@ pub fn reservation(prompt_bytes: usize, max_tokens: Option<i32>) -> i64 {
     prompt.saturating_add(max_tokens.map_or(DEFAULT_REPLY_TOKENS, i64::from))
 }
 
-/// The tokens that a reply took: as the endpoint counted, otherwise by its bytes.
-pub fn taken(counted: Option<Usage>, prompt_bytes: usize, reply_bytes: usize) -> Usage {
-    counted.unwrap_or_else(|| Usage {
+/// How far a reply came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The endpoint was not reached, or refused the request.
+    Refused,
+    /// The endpoint may have worked for it, also before it said anything, and did not come to the end.
+    Partial,
+    Whole,
+}
+
+/// The tokens that a reply took: as the endpoint counted, otherwise by its bytes. A partial one takes what was reserved at least:
+/// what the endpoint read and thought until then is not known, and the operator pays for it.
+pub fn taken(
+    progress: Progress,
+    counted: Option<Usage>,
+    reserved: i64,
+    prompt_bytes: usize,
+    reply_bytes: usize,
+) -> Usage {
+    if progress == Progress::Refused {
+        return Usage::default();
+    }
+    let mut taken = counted.unwrap_or_else(|| Usage {
         prompt_tokens: estimate(prompt_bytes),
         completion_tokens: estimate(reply_bytes),
-    })
+    });
+    if progress == Progress::Partial {
+        let reserved = u64::try_from(reserved).unwrap_or_default();
+        let missing = reserved.saturating_sub(taken.total());
+        taken.completion_tokens = taken.completion_tokens.saturating_add(missing);
+    }
+    taken
 }
 
 /// The number of the minute since 1970.
@@ -72,9 +98,26 @@ mod tests {
     #[test]
     fn the_count_of_the_endpoint_goes_before_an_estimate() {
         let counted = Usage { prompt_tokens: 7, completion_tokens: 2 };
-        assert_eq!(taken(Some(counted), 4_000, 400), counted);
+        assert_eq!(taken(Progress::Whole, Some(counted), 2_024, 4_000, 400), counted);
         let estimated = Usage { prompt_tokens: 1_000, completion_tokens: 100 };
-        assert_eq!(taken(None, 4_000, 400), estimated);
+        assert_eq!(taken(Progress::Whole, None, 2_024, 4_000, 400), estimated);
+    }
+
+    #[test]
+    fn only_a_refused_request_gives_its_reservation_back() {
+        let early = Usage { prompt_tokens: 1_000, completion_tokens: 1 };
+        let much = Usage { prompt_tokens: 1_000, completion_tokens: 9_000 };
+        for (progress, counted, reply_bytes, expected) in [
+            (Progress::Refused, None, 0, 0),
+            (Progress::Partial, None, 0, 2_024),
+            (Progress::Partial, None, 400, 2_024),
+            (Progress::Partial, None, 8_000, 3_000),
+            (Progress::Partial, Some(early), 400, 2_024),
+            (Progress::Partial, Some(much), 400, 10_000),
+        ] {
+            let taken = taken(progress, counted, 2_024, 4_000, reply_bytes);
+            assert_eq!(taken.total(), expected, "{progress:?} {counted:?} {reply_bytes}");
+        }
     }
 
     #[test]

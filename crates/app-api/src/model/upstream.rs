@@ -1,5 +1,5 @@
-//! The client of the model's endpoint. The operator chose the address, so that it may be a private one; redirects are not followed,
-//! because they could lead elsewhere with the key.
+//! The client of the model's endpoint. An admin of the platform chose the address, through the API, so that it is a public one unless
+//! a setting of the operator's permits others; redirects are not followed, because they could lead elsewhere with the key.
 
 use std::time::Duration;
 
@@ -16,12 +16,16 @@ use protocol::problem::Code;
 use serde_json::{Value, json};
 use service::Secret;
 use tokio::time::timeout;
+use url::Url;
 
 use super::completion::StreamError;
 use super::endpoint::completions_url;
 use crate::db::model::Endpoint;
+use crate::webhooks::client::PermittedResolver;
+use crate::webhooks::target::{Targets, literal_address};
 
-/// The time until the endpoint sends something, from the request on and again from each part on. Shorter than a tenant's core waits.
+/// The time until the endpoint accepts the request, and again until the first text and from each text to the next. Shorter than a
+/// tenant's core waits, which receives text alone: it learns why the reply ends.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(80);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,7 +42,7 @@ pub enum ModelError {
     Status(StatusCode),
     #[error("the endpoint takes no more requests at the moment")]
     Overloaded(Option<Duration>),
-    #[error("the endpoint sent nothing for too long, or its reply took too long")]
+    #[error("the endpoint sent no text for too long, or its reply took too long")]
     TimedOut,
     #[error("the reply broke off")]
     BrokeOff,
@@ -65,6 +69,19 @@ impl From<StreamError> for ModelError {
 }
 
 impl ModelError {
+    /// Whether the endpoint was not reached or refused the request, if this came before it accepted one.
+    pub const fn is_refusal(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Status(_) | Self::Overloaded(_) | Self::Malformed => true,
+            Self::TimedOut
+            | Self::BrokeOff
+            | Self::Reported
+            | Self::TooLong
+            | Self::Stopping
+            | Self::Abandoned => false,
+        }
+    }
+
     pub const fn code(self) -> Code {
         match self {
             Self::Overloaded(_) => Code::ModelBusy,
@@ -84,23 +101,23 @@ impl ModelError {
 /// Clones share their connections.
 #[derive(Clone)]
 pub struct ModelClient {
+    targets: Targets,
     silence: Duration,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<PermittedResolver>>, Full<Bytes>>,
 }
 
 /// A reply that is under way, as the endpoint streams it.
 pub struct ReplyStream {
     body: Incoming,
-    silence: Duration,
 }
 
 impl ModelClient {
-    /// `silence` bounds the wait for each part.
+    /// `silence` bounds the wait for the endpoint's consent.
     ///
     /// # Errors
     /// When the provider of TLS does not support the protocol versions.
-    pub fn new(silence: Duration) -> anyhow::Result<Self> {
-        let mut connector = HttpConnector::new();
+    pub fn new(targets: Targets, silence: Duration) -> anyhow::Result<Self> {
+        let mut connector = HttpConnector::new_with_resolver(PermittedResolver { targets });
         connector.enforce_http(false);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -114,7 +131,16 @@ impl ModelClient {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .build(connector);
-        Ok(Self { silence, client })
+        Ok(Self { targets, silence, client })
+    }
+
+    pub const fn targets(&self) -> Targets {
+        self.targets
+    }
+
+    /// The bound of a silence, also of one within a reply.
+    pub const fn silence(&self) -> Duration {
+        self.silence
     }
 
     /// Requests a reply. Returns once the endpoint has accepted the request.
@@ -127,15 +153,32 @@ impl ModelClient {
         key: Option<&Secret>,
         messages: &[ModelMessage],
     ) -> Result<ReplyStream, ModelError> {
+        // Again, as the setting may have changed since the endpoint was set. Names are checked when they are resolved.
+        let url: Url = endpoint.base_url.parse().map_err(|_| ModelError::Unreachable)?;
+        if literal_address(&url).is_some_and(|address| !self.targets.permits(address)) {
+            tracing::warn!("the address of the model endpoint is not public");
+            return Err(ModelError::Unreachable);
+        }
         let request = request(endpoint, key, messages).ok_or(ModelError::Unreachable)?;
         let sent = timeout(self.silence, self.client.request(request)).await;
-        let response = sent.map_err(|_| ModelError::TimedOut)?.map_err(|error| {
-            tracing::warn!(error = ?anyhow::Error::from(error), "model endpoint unreachable");
-            ModelError::Unreachable
-        })?;
+        let response = sent.map_err(|_| ModelError::TimedOut)?.map_err(fault_of)?;
         check_head(&response)?;
-        Ok(ReplyStream { body: response.into_body(), silence: self.silence })
+        Ok(ReplyStream { body: response.into_body() })
     }
+}
+
+/// Why no head of a response came. Whether the endpoint received the request decides what the reply costs.
+fn fault_of(error: hyper_util::client::legacy::Error) -> ModelError {
+    let is_connect = error.is_connect();
+    let error = anyhow::Error::from(error);
+    let cause = error.chain().find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    let fault = match (is_connect, cause.is_some_and(hyper::Error::is_parse)) {
+        (true, _) => ModelError::Unreachable,
+        (false, true) => ModelError::Malformed,
+        (false, false) => ModelError::BrokeOff,
+    };
+    tracing::warn!(?error, "no response of the model endpoint");
+    fault
 }
 
 impl ReplyStream {
@@ -145,8 +188,7 @@ impl ReplyStream {
     /// [`ModelError`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, ModelError> {
         loop {
-            let frame = timeout(self.silence, self.body.frame()).await;
-            match frame.map_err(|_| ModelError::TimedOut)? {
+            match self.body.frame().await {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(ModelError::BrokeOff),
                 Some(Ok(frame)) => {

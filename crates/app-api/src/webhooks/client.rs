@@ -84,8 +84,8 @@ impl WebhookClient {
 
 /// Resolves a name to its permitted addresses.
 #[derive(Clone)]
-struct PermittedResolver {
-    targets: Targets,
+pub struct PermittedResolver {
+    pub targets: Targets,
 }
 
 impl Service<Name> for PermittedResolver {

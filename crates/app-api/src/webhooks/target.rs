@@ -1,11 +1,11 @@
-//! Where webhooks may go. An address inside the installation's networks is refused: who may create a webhook must not
-//! reach services that trust their network (SSRF). Pure.
+//! Where webhooks and calls of the model may go. An address inside the installation's networks is refused: who may create a webhook
+//! or set the model must not reach services that trust their network (SSRF). Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::{Host, Url};
 
-/// Whether webhooks may go to private addresses, too.
+/// Whether requests may go to private addresses, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Targets {
     Public,

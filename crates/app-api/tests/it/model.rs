@@ -1,7 +1,7 @@
 //! The model of the installation: the operator sets it, tenants' cores reach it within their quotas, and nobody sees its key.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -70,6 +70,7 @@ impl Models {
         let mut setup = Setup::new(FakeOrchestrator::unreachable()).await;
         let socket = dir.path().join("models.sock").to_str().unwrap().to_owned();
         setup.env.push(("CIAL_MODELS_SOCKET", socket));
+        setup.env.push(("CIAL_MODEL_TARGETS", "any".to_owned()));
         setup.model_timeout = silence;
         let server = setup.start().await;
         let owner = server.sign_up().await;
@@ -111,16 +112,7 @@ impl Models {
     }
 
     async fn send(&self, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Incoming> {
-        let stream = UnixStream::connect(self.socket()).await.unwrap();
-        let (mut to, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let mut request =
-            Request::post("/v1/replies").header("host", "localhost").header("te", "trailers");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        to.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
+        send(&self.socket(), headers, body).await
     }
 
     async fn ask(&self, slug: &str, text: &str) -> Replied {
@@ -133,6 +125,28 @@ impl Models {
         let usage = self.owner.get(&format!("/v1/tenants/{slug}/model-usage")).await;
         usage.json()["tokens_today"].clone()
     }
+}
+
+async fn send(
+    socket: &Path,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Incoming> {
+    let stream = UnixStream::connect(socket).await.unwrap();
+    let (mut to, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let mut request =
+        Request::post("/v1/replies").header("host", "localhost").header("te", "trailers");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    to.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap()
+}
+
+async fn send_to(socket: &Path, token: &str, body: impl Into<Bytes>) -> Response<Incoming> {
+    let bearer = format!("Bearer {token}");
+    send(socket, &[("authorization", bearer.as_str())], body).await
 }
 
 fn messages(text: &str) -> String {
@@ -264,6 +278,8 @@ fn faulty(elsewhere: String) -> impl Fn(&str) -> Vec<Step> {
         "long" => [vec![stream_head()], vec![delta(&part); 6]].concat(),
         "silent" => vec![Step::Hang],
         "stuck" => vec![stream_head(), delta("Half of"), Step::Hang],
+        "thinking" => vec![stream_head(), delta("Half of"), Step::KeepAlive],
+        "closed" => vec![],
         _ => reply("fine", 1, 1),
     }
 }
@@ -281,7 +297,6 @@ async fn a_fault_of_the_endpoint_has_a_code_and_says_nothing_that_the_endpoint_w
         ("redirect", "502 model_failed"),
         ("json", "502 model_failed"),
         ("noise", "502 model_failed"),
-        ("silent", "504 model_timed_out"),
     ] {
         let replied = models.ask("acme", fault).await;
         assert_eq!(replied.problem(), expected, "{fault}");
@@ -292,24 +307,32 @@ async fn a_fault_of_the_endpoint_has_a_code_and_says_nothing_that_the_endpoint_w
     }
     assert_eq!(elsewhere.requests(), [""; 0], "a redirect is not followed");
     let is_settled = async || Ok(models.charged("acme").await == 0);
-    eventually("what was not answered costs nothing", TEST_TIMEOUT, is_settled).await.unwrap();
+    eventually("what was refused costs nothing", TEST_TIMEOUT, is_settled).await.unwrap();
 
+    // The endpoint has the prompt, and may work for the reply: two tokens of the question, and what a reply reserves.
     let mut charged = 0;
+    for (fault, expected) in [("silent", "504 model_timed_out"), ("closed", "502 model_failed")] {
+        assert_eq!(models.ask("acme", fault).await.problem(), expected, "{fault}");
+        charged += 1_026;
+    }
     for (fault, begun, problem) in [
         ("cut", "Half of", "model_failed"),
         ("reported", "Half of", "model_failed"),
         ("malformed", "", "model_failed"),
         ("line", "", "model_failed"),
         ("stuck", "Half of", "model_timed_out"),
+        ("thinking", "Half of", "model_timed_out"),
     ] {
         let replied = models.ask("acme", fault).await;
         let (text, tokens, code) = replied.text();
         assert_eq!((text, code), (begun, problem), "{fault}");
         assert!(!replied.all().contains("sk-operators"), "{}", replied.all());
-        charged += tokens.parse::<u64>().unwrap();
+        let tokens = tokens.parse::<u64>().unwrap();
+        assert!(tokens >= 1_025, "{fault}: {tokens}, less than was reserved");
+        charged += tokens;
     }
-    assert!(charged > 0, "an endpoint that did not count is paid by an estimate");
-    assert_eq!(models.charged("acme").await, charged);
+    let is_settled = async || Ok(models.charged("acme").await == charged);
+    eventually("what broke off costs what it reserved", TEST_TIMEOUT, is_settled).await.unwrap();
     let long = models.ask("globex", "long").await;
     assert_eq!((long.text().0.len(), long.text().2), (5 * (200 << 10), "model_failed"));
     assert_eq!(models.ask("globex", "fine").await.text(), ("fine", "2", ""));
@@ -466,9 +489,67 @@ async fn a_reply_whose_core_left_is_ended_and_counted() {
     let mut streamed = models.open(&token, messages("Hello")).await;
     streamed.body_mut().frame().await.unwrap().unwrap();
     drop(streamed);
-    // Two tokens of the question and three of the text.
-    let is_settled = async || Ok(models.charged("acme").await == 5);
-    eventually("the end of the reservation", TEST_TIMEOUT, is_settled).await.unwrap();
+    // Counted with what it reserved: two tokens of the question, and 1,024. A count says that it has ended.
+    let is_settled = async || {
+        let usage = models.owner.get("/v1/tenants/acme/model-usage").await.json();
+        Ok(usage["days"][0]["completion_tokens"] == 1_024 && usage["tokens_today"] == 1_026)
+    };
+    eventually("the end of the reply", TEST_TIMEOUT, is_settled).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_leaves_before_the_endpoint_speaks_pays_for_its_prompt() {
+    let models = Models::start().await;
+    let endpoint = models.set(|_| vec![Step::Hang], json!({})).await;
+    let token = models.token("acme").await;
+    let asked = models.open(&token, messages(&"x".repeat(4_000)));
+    let received = async {
+        let has_prompt = async || Ok(endpoint.requests().len() == 1);
+        eventually("the prompt", TEST_TIMEOUT, has_prompt).await.unwrap();
+    };
+    // Dropped with its connection.
+    tokio::select! {
+        response = asked => panic!("{response:?}"),
+        () = received => {}
+    }
+    let is_counted = async || {
+        let usage = models.owner.get("/v1/tenants/acme/model-usage").await.json();
+        Ok(usage["days"][0]["completion_tokens"] == 1_024 && usage["tokens_today"] == 2_024)
+    };
+    eventually("the prompt counts", TEST_TIMEOUT, is_counted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoint_is_at_a_public_address_unless_the_operator_permits_others() {
+    let models = Models::start().await;
+    let endpoint = models.set(|_| reply("fine", 1, 1), json!({})).await;
+    assert_eq!(models.ask("acme", "Hello").await.text(), ("fine", "2", ""));
+    // The same database, after the operator took the permission back.
+    let mut strict = models.server.replica();
+    let socket = models.dir.path().join("strict.sock");
+    strict.env.push(("CIAL_MODELS_SOCKET", socket.to_str().unwrap().to_owned()));
+    let strict = strict.start().await;
+    let token = models.token("acme").await;
+    let replied = read(send_to(&socket, &token, messages("Hello")).await).await;
+    assert_eq!(replied.problem(), "502 model_failed");
+    assert_eq!(endpoint.requests().len(), 1, "a stored address is not called either");
+
+    let bearer = format!("Bearer {}", strict.admin_key().await);
+    let admin = TestClient::new(strict.visitor.address());
+    for (url, status) in [
+        ("http://169.254.169.254/latest", 422),
+        ("http://127.1:3101", 422),
+        ("http://localhost:9/v1", 200),
+    ] {
+        let body = json!({ "base_url": url, "model": "m", "key": "" });
+        let headers = [("authorization", bearer.as_str())];
+        let set = admin.json(Method::PUT, "/v1/model", &headers, body).await;
+        assert_eq!(set.status, status, "{url}: {}", set.text());
+    }
+    // A name is checked when it is resolved.
+    let replied = read(send_to(&socket, &token, messages("Hello")).await).await;
+    assert_eq!(replied.problem(), "502 model_failed");
+    strict.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -479,8 +560,17 @@ async fn a_stop_ends_replies_and_a_start_takes_the_socket_over() {
     let token = models.token("acme").await;
     let mut streamed = models.open(&token, messages("Hello")).await;
     streamed.body_mut().frame().await.unwrap().unwrap();
-    let Models { server, dir, .. } = models;
+    let (socket, mut next) = (models.socket(), models.server.replica());
+    next.env.push(("CIAL_MODELS_SOCKET", socket.to_str().unwrap().to_owned()));
+    next.env.push(("CIAL_MODEL_TARGETS", "any".to_owned()));
+    let Models { server, dir: _dir, .. } = models;
     let (rest, ()) = tokio::join!(read(streamed), server.stop());
-    assert_eq!(rest.text(), ("", "5", "model_failed"));
-    assert!(dir.path().join("models.sock").exists(), "left behind, and replaced by the next start");
+    assert_eq!(rest.text(), ("", "1026", "model_failed"));
+    assert!(socket.exists(), "left behind");
+    let next = next.start().await;
+    let mut streamed = send_to(&socket, &token, messages("Hello")).await;
+    let first = streamed.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(first, "Half of it", "from the next start, on the same path");
+    drop(streamed);
+    next.stop().await;
 }
