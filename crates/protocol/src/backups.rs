@@ -57,7 +57,7 @@ pub struct Backup {
     pub sha256: Option<String>,
     /// The name of the archive below the store's address.
     pub object: String,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed; of a complete backup, what it lacks and why.
     pub failure: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub struct BackupList {
     pub next: Option<Uuid>,
 }
 
-/// Whether all tenants are backed up.
+/// What is wrong with the backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupStatus {
@@ -79,7 +79,8 @@ pub struct BackupStatus {
     /// The next time of the schedule.
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub next_due_at: Option<String>,
-    /// Backups that have waited for too long, that failed, or that the store has lost; at most 100, the oldest first.
+    /// Backups that have waited for too long, that failed, that lack the tenant's schema, or that the store has lost; at most 100, the oldest
+    /// first. A tenant without any backup is not among them.
     pub problems: Vec<Backup>,
 }
 

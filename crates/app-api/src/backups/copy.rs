@@ -10,15 +10,14 @@ use protocol::problem::Code;
 use protocol::spec::Desired;
 use protocol::transfer::END_MARK;
 use protocol::{TenantId, Timestamp};
-use serde_json::json;
 use service::api_error::ApiError;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Backups;
 use super::store::WriteError;
-use super::{Backups, resource};
 use crate::app::App;
-use crate::audit::{Action, Actor, Entry};
+use crate::audit::Action;
 use crate::db::backup::{self, BackupRow, CopiedArchive};
 use crate::db::tenant;
 use crate::tenant::Tenant;
@@ -27,6 +26,17 @@ use crate::transfer::{self, DatabaseChoice};
 /// How long a process that is gone keeps its claim.
 pub(super) const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(15);
+/// The longest copy for the schedule: a visitor may wait for its end.
+const COPY_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// The longest copy that somebody requested.
+const REQUESTED_COPY_TIMEOUT: Duration = Duration::from_secs(3 * 3_600);
+/// Two replicas have two clocks, and an entry of the audit log waits for its turn: an earlier entry may be of a later change.
+const CLOCK_SKEW: Duration = Duration::from_secs(30);
+const BROKE_OFF: &str = "The tenant's data could not be read to their end.";
+/// After so many copies in a row that broke off, the next one is made without the schema.
+const MAX_WHOLE_ATTEMPTS: i32 = 3;
+const SCHEMA_BROKE_OFF: &str =
+    "The tenant's schema is left out: copies with it broke off three times.";
 /// The actor of what happens without a person.
 pub(super) const ACTOR: &str = "backup";
 /// Actions that change nothing that a backup holds.
@@ -61,36 +71,76 @@ pub(super) async fn copy(
     backups: &Backups,
     row: &mut BackupRow,
 ) -> Result<Outcome, ApiError> {
+    // An attempt before may have left an object. One that still runs cannot harm: each attempt has a name of its own.
+    backups.store.remove(&row.object).await.map_err(super::unavailable)?;
+    // Before anything is read: what changes in between makes the next backup a copy again.
+    let taken_at = app.clock.now();
     let found = tenant::by_id(&mut *app.conn().await?, TenantId::new(row.tenant_id)).await?;
     let Some(tenant) = found.filter(|tenant| tenant.desired != Desired::Deleted) else {
         return Ok(Outcome::NoData);
     };
-    // Both before they are used: what changes in between makes the next backup a copy again.
-    let checked_at = app.clock.now();
     let last_start = app.orchestrator.last_start(tenant.tenant_id()).await.ok();
     let last_start = last_start.as_ref().and_then(describe_start);
     if row.requested_by.is_none()
-        && let Some(earlier) = unchanged_since(app, &tenant, last_start.as_deref()).await?
+        && let Some(earlier) =
+            unchanged_since(app, &tenant, last_start.as_deref(), taken_at).await?
         && backups.store.size(&earlier.object).await.map_err(super::unavailable)?.is_some()
     {
-        return Ok(Outcome::Unchanged(earlier.id, checked_at));
+        return Ok(Outcome::Unchanged(earlier.id, taken_at));
     }
-    // An attempt before may have left an object. One that still runs cannot harm: each attempt has a name of its own.
-    backups.store.remove(&row.object).await.map_err(super::unavailable)?;
     let object = attempt_object(row);
     let Some(begun) = backup::begin(&mut *app.conn().await?, row, &object).await? else {
         return Ok(Outcome::Lost);
     };
     *row = begun;
-    let (lost, current) = (CancellationToken::new(), row.clone());
-    let mut writing = pin!(write(app, backups, &current, tenant, last_start, &lost));
+    write_in_time(app, backups, row, Source { tenant, last_start, taken_at }).await
+}
+
+/// What is copied.
+struct Source {
+    tenant: Tenant,
+    last_start: Option<String>,
+    taken_at: Timestamp,
+}
+
+/// Writes the archive as long as the claim holds and time is left.
+async fn write_in_time(
+    app: &App,
+    backups: &Backups,
+    row: &mut BackupRow,
+    source: Source,
+) -> Result<Outcome, ApiError> {
+    let bound = if row.requested_by.is_some() { REQUESTED_COPY_TIMEOUT } else { COPY_TIMEOUT };
+    let (ended, current) = (CancellationToken::new(), row.clone());
+    let mut writing = pin!(write(app, backups, &current, source, &ended));
+    let mut late = pin!(tokio::time::sleep(bound));
+    let (mut is_lost, mut is_late) = (false, false);
     let copied = loop {
         tokio::select! {
             copied = &mut writing => break copied,
-            () = tokio::time::sleep(RENEWAL_INTERVAL) => renew(app, row, &lost).await,
+            () = tokio::time::sleep(RENEWAL_INTERVAL) => is_lost |= !renew(app, row).await,
+            () = &mut late, if !is_late => is_late = true,
+        }
+        if is_lost || is_late {
+            ended.cancel();
         }
     };
-    if lost.is_cancelled() { Ok(Outcome::Lost) } else { copied }
+    if is_lost {
+        // The end of the archive may have been written before the loss showed. No row names it from now on.
+        if let Err(error) = backups.store.remove(&current.object).await {
+            let object = &current.object;
+            tracing::warn!(object, %error, "an archive without a backup is left in the store");
+        }
+        return Ok(Outcome::Lost);
+    }
+    match copied {
+        Err(_) if is_late => {
+            let minutes = bound.as_secs() / 60;
+            let detail = format!("The copy took more than {minutes} minutes.");
+            Err(ApiError::new(Code::BackupStoreUnavailable, detail))
+        }
+        copied => copied,
+    }
 }
 
 fn attempt_object(row: &BackupRow) -> String {
@@ -98,18 +148,20 @@ fn attempt_object(row: &BackupRow) -> String {
     format!("{}/{}-{}-{attempt}.tar.zst", row.slug, row.due_at.format("%Y-%m-%dT%H-%M-%SZ"), row.id)
 }
 
-/// Prolongs the claim. One that cannot be prolonged while the database is away may be lost, which shows at the end.
-async fn renew(app: &App, row: &mut BackupRow, lost: &CancellationToken) {
+/// Prolongs the claim. Returns `false` when it is lost; one that cannot be prolonged while the database is away may be, too, which shows
+/// at the end.
+async fn renew(app: &App, row: &mut BackupRow) -> bool {
     let until = app.clock.now() + CLAIM_LIFETIME;
     let renewed =
         async { anyhow::Ok(backup::renew(&mut *app.database.conn().await?, row, until).await?) };
     match renewed.await {
         Ok(Some(not_before)) => row.not_before = not_before,
-        Ok(None) => lost.cancel(),
+        Ok(None) => return false,
         Err(error) => {
             tracing::warn!(backup = %row.id, error = format!("{error:#}"), "renewing a claim failed");
         }
     }
+    true
 }
 
 /// `None` for a tenant that may go on without a start.
@@ -118,19 +170,23 @@ fn describe_start(start: &LastStart) -> Option<String> {
     Some(format!("{} {}", start.container_id, at.to_rfc3339()))
 }
 
-/// Returns the latest backup, if neither a process of the tenant ran since nor anybody changed the tenant in the control plane.
+/// Returns the latest backup, if it is whole, and neither a process of the tenant ran since nor anybody changed the tenant in the
+/// control plane.
 async fn unchanged_since(
     app: &App,
     tenant: &Tenant,
     last_start: Option<&str>,
+    now: Timestamp,
 ) -> Result<Option<BackupRow>, ApiError> {
     let mut conn = app.conn().await?;
-    let Some(latest) = backup::latest(&mut conn, tenant.id).await? else { return Ok(None) };
+    let latest = backup::latest(&mut conn, tenant.id, now).await?;
+    // One that lacks something does not do instead of another.
+    let Some(latest) = latest.filter(|latest| latest.failure.is_none()) else { return Ok(None) };
     let Some(taken_at) = latest.taken_at else { return Ok(None) };
     if last_start.is_none() || latest.last_start.as_deref() != last_start {
         return Ok(None);
     }
-    let since = latest.current_at.map_or(taken_at, |current| current.max(taken_at));
+    let since = latest.current_at.map_or(taken_at, |current| current.max(taken_at)) - CLOCK_SKEW;
     let is_changed = backup::is_changed_since(&mut conn, &tenant.slug, since, IGNORED).await?;
     Ok((!is_changed).then_some(latest))
 }
@@ -139,15 +195,21 @@ async fn write(
     app: &App,
     backups: &Backups,
     row: &BackupRow,
-    tenant: Tenant,
-    last_start: Option<String>,
-    lost: &CancellationToken,
+    source: Source,
+    ended: &CancellationToken,
 ) -> Result<Outcome, ApiError> {
-    let taken_at = app.clock.now();
-    let entry = Entry::new(Actor::command(ACTOR), Action::BackupCreate, resource(row))
-        .after(json!({ "id": tenant.id }));
-    let archive = transfer::export_by(app, &entry, tenant, DatabaseChoice::Included).await;
-    let archive = match archive {
+    let Source { tenant, last_start, taken_at } = source;
+    let broke_off = row.failure.as_deref() == Some(BROKE_OFF);
+    let (choice, without) = if broke_off && row.failures >= MAX_WHOLE_ATTEMPTS {
+        (DatabaseChoice::LeftOut, tenant.database.as_ref().map(|_| SCHEMA_BROKE_OFF.to_owned()))
+    } else {
+        (DatabaseChoice::IfReadable, None)
+    };
+    let archive = transfer::export_by(app, None, tenant, choice);
+    let Some(archive) = ended.run_until_cancelled(archive).await else {
+        return Err(ApiError::new(Code::OrchestratorUnavailable, BROKE_OFF));
+    };
+    let mut archive = match archive {
         Ok(archive) => archive,
         Err(error) if is(&error, Code::TenantAwake) => return Ok(Outcome::Awake),
         Err(error) if is(&error, Code::TenantNotRunning) || is(&error, Code::TenantDeleting) => {
@@ -155,15 +217,19 @@ async fn write(
         }
         Err(error) => return Err(error),
     };
+    let without = without.or(archive.take_left_out());
     let pieces = archive.into_stream().map(|piece| piece.map_err(anyhow::Error::from));
     // The store must see the end of an archive that is given up, so that it takes back what it has.
-    let pieces = whole(pieces.take_until(lost.cancelled()));
+    let pieces = whole(pieces.take_until(ended.cancelled()));
     let written = match backups.store.write(&row.object, pieces).await {
         Ok(written) => written,
         Err(WriteError::Store(error)) => return Err(super::unavailable(error)),
+        Err(WriteError::NoRoom) => {
+            let detail = "The disk of the folder of backups has less than 1 GiB left.";
+            return Err(ApiError::new(Code::DiskFull, detail));
+        }
         Err(WriteError::Source(error)) => {
-            let detail = "The tenant's data could not be read to their end.";
-            return Err(ApiError::new(Code::OrchestratorUnavailable, detail).with_cause(error));
+            return Err(ApiError::new(Code::OrchestratorUnavailable, BROKE_OFF).with_cause(error));
         }
     };
     Ok(Outcome::Copied(CopiedArchive {
@@ -171,6 +237,7 @@ async fn write(
         bytes: i64::try_from(written.bytes).map_err(ApiError::internal)?,
         sha256: written.sha256,
         last_start,
+        without,
     }))
 }
 

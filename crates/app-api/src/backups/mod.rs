@@ -34,6 +34,8 @@ use crate::transfer;
 use crate::views::time;
 use crate::work::triggers::schedule::Schedule;
 
+/// The most backups of a tenant that persons requested: no rule removes them.
+const MAX_REQUESTED: i64 = 5;
 /// The most problems that a status shows.
 const MAX_PROBLEMS: i64 = 100;
 
@@ -101,7 +103,7 @@ pub async fn status(app: &App) -> Result<BackupStatus, ApiError> {
 /// Requests a backup of a tenant, which is made once the tenant rests.
 ///
 /// # Errors
-/// `backups_off`; `tenant_importing`.
+/// `backups_off`; `tenant_importing`; `backup_limit`.
 pub async fn request(app: &App, caller: &Principal, tenant: &Tenant) -> Result<Backup, ApiError> {
     of(app)?;
     let (actor, now) = (Actor::from(caller), app.clock.now());
@@ -113,6 +115,12 @@ pub async fn request(app: &App, caller: &Principal, tenant: &Tenant) -> Result<B
     transfer::refuse_while_importing(&mut conn, tenant).await?;
     let requested = conn.transaction(async |conn| -> Result<_, ApiError> {
         let row = backup::request(conn, &new).await?;
+        if backup::count_requested(conn, tenant.id).await? > MAX_REQUESTED {
+            let detail = format!(
+                "The tenant has {MAX_REQUESTED} requested backups, the most that are kept. Nothing was requested."
+            );
+            return Err(ApiError::new(Code::BackupLimit, detail));
+        }
         let entry = Entry::new(actor.clone(), Action::BackupRequest, resource(&row));
         audit_log::append(conn, &entry, now).await?;
         Ok(row)
@@ -140,28 +148,38 @@ fn new_backup(id: Uuid, (tenant_id, slug): (Uuid, &str), due_at: Timestamp) -> N
 pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiError> {
     let backups = of(app)?;
     let row = find(app, id).await?;
-    remove(app, backups, &row, Actor::from(caller)).await
+    remove(app, backups, row, Actor::from(caller)).await
 }
 
 /// The object goes first: a row without one is found, and an object without a row is not.
 async fn remove(
     app: &App,
     backups: &Backups,
-    row: &BackupRow,
+    mut row: BackupRow,
     actor: Actor,
 ) -> Result<(), ApiError> {
-    backups.store.remove(&row.object).await.map_err(unavailable)?;
-    let entry = Entry::new(actor, Action::BackupDelete, resource(row))
-        .before(json!({ "taken_at": row.taken_at.map(time), "bytes": row.bytes }));
-    let now = app.clock.now();
-    let mut conn = app.conn().await?;
-    conn.transaction(async |conn| -> Result<_, ApiError> {
-        if backup::delete(conn, row.id).await? {
-            audit_log::append(conn, &entry, now).await?;
+    loop {
+        backups.store.remove(&row.object).await.map_err(unavailable)?;
+        let entry = Entry::new(actor.clone(), Action::BackupDelete, resource(&row))
+            .before(json!({ "taken_at": row.taken_at.map(time), "bytes": row.bytes }));
+        let now = app.clock.now();
+        let mut conn = app.conn().await?;
+        let deleted = conn.transaction(async |conn| -> Result<_, ApiError> {
+            let is_deleted = backup::delete(conn, &row).await?;
+            if is_deleted {
+                audit_log::append(conn, &entry, now).await?;
+            }
+            Ok(is_deleted)
+        });
+        if deleted.await? {
+            return Ok(());
         }
-        Ok(())
-    })
-    .await
+        // A copy began or ended meanwhile, and there may be an object again.
+        match backup::by_id(&mut conn, row.id).await? {
+            Some(changed) => row = changed,
+            None => return Ok(()),
+        }
+    }
 }
 
 /// Makes a new tenant of a backup. It stays stopped, as one that was imported.
@@ -207,6 +225,11 @@ pub async fn restore(
             Some(ReadError::Store(error)) => unavailable(error),
             Some(ReadError::WrongChecksum) => corrupt(&row),
             None if is_corrupt => corrupt(&row),
+            // The import waits for the store, not for the client.
+            None if error.problem.code == Code::RequestTimedOut.as_str() => {
+                let detail = "The store of backups sent nothing for a minute.";
+                ApiError::new(Code::BackupStoreUnavailable, detail)
+            }
             None => error,
         }
     })

@@ -19,6 +19,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 const MAX_DOUBLINGS: u32 = 6;
 /// The longest delay after a failure.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_secs(60 << MAX_DOUBLINGS);
+const MAX_AWAKE_DELAY: Duration = Duration::from_secs(30 * 60);
+const MAX_CLOCK_STEP: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Returns the latest time of the schedule after `planned_until`, up to `now`. Of several times that passed one backup is made.
@@ -37,8 +39,20 @@ fn last_between(schedule: &Schedule, after: Timestamp, until: Timestamp) -> Opti
     std::iter::successors(Some(after), next).skip(1).last()
 }
 
+/// No replica plans ahead. A time that lies so far ahead is of one whose clock was wrong, and would end the schedule until then.
+pub fn is_of_wrong_clock(planned_until: Timestamp, now: Timestamp) -> bool {
+    planned_until > now + MAX_CLOCK_STEP
+}
+
 pub fn is_overdue(due_at: Timestamp, now: Timestamp) -> bool {
     due_at + OVERDUE_AFTER < now
+}
+
+/// The delay of a tenant that woke up before it could be copied: an eighth of what it has waited. One that never gets ready looks as if
+/// it rested, and is asked for less and less often.
+pub fn awake_delay(due_at: Timestamp, now: Timestamp) -> Duration {
+    let waited = (now - due_at).to_std().unwrap_or_default();
+    (waited / 8).clamp(RETRY_DELAY, MAX_AWAKE_DELAY)
 }
 
 /// The delay after so many failures in a row.
@@ -47,7 +61,7 @@ pub fn retry_delay(failures: i32) -> Duration {
     RETRY_DELAY * (1 << doublings.min(MAX_DOUBLINGS))
 }
 
-/// How many backups of a tenant stay. The latest one always does.
+/// How many backups of a tenant stay, of those that the store holds. The latest one always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// The last of each of so many days on which backups were made.
@@ -57,6 +71,14 @@ pub struct Retention {
 }
 
 impl Retention {
+    /// Whether a backup that the store has lost is so old that it would be gone, or unlikely to come back.
+    pub fn forgets(self, taken_at: Timestamp, now: Timestamp) -> bool {
+        const MIN_DAYS: usize = 30;
+        let days = MIN_DAYS.max(self.daily).max(self.weekly * 7);
+        let age = (now - taken_at).num_days();
+        usize::try_from(age).is_ok_and(|age| age > days)
+    }
+
     /// Returns the backups that go, of those of one tenant.
     pub fn expired<I: Copy + Ord>(self, backups: &[(I, Timestamp)]) -> Vec<I> {
         let mut latest_first = backups.to_vec();
@@ -163,6 +185,37 @@ mod tests {
         let due = at("2026-11-30T02:00:00Z");
         assert!(!is_overdue(due, at("2026-11-30T14:00:00Z")));
         assert!(is_overdue(due, at("2026-11-30T14:00:01Z")));
+    }
+
+    #[test]
+    fn a_plan_of_the_future_is_of_a_wrong_clock() {
+        let now = at("2026-11-30T02:00:00Z");
+        assert!(!is_of_wrong_clock(at("2026-11-30T03:00:00Z"), now), "a small step is none");
+        assert!(is_of_wrong_clock(at("2026-11-30T03:00:01Z"), now));
+    }
+
+    #[test]
+    fn a_tenant_that_stays_awake_is_asked_for_less_often() {
+        let due = at("2026-11-30T02:00:00Z");
+        let seconds = ["2026-11-30T01:00:00Z", "2026-11-30T02:16:00Z", "2026-12-07T02:00:00Z"]
+            .map(|now| awake_delay(due, at(now)).as_secs());
+        assert_eq!(seconds, [60, 120, 1_800]);
+    }
+
+    #[test]
+    fn a_lost_backup_is_forgotten_after_the_longest_term() {
+        let table = [
+            ((7, 4), "2026-11-30T02:00:00Z", false),
+            ((7, 4), "2026-12-01T02:00:00Z", true),
+            ((7, 5), "2026-12-01T02:00:00Z", false),
+            ((7, 5), "2026-12-06T02:00:00Z", true),
+            ((1, 0), "2026-10-01T02:00:00Z", false),
+        ];
+        for ((daily, weekly), now, expected) in table {
+            let retention = Retention { daily, weekly };
+            let forgets = retention.forgets(at("2026-10-31T02:00:00Z"), at(now));
+            assert_eq!(forgets, expected, "{retention} {now}");
+        }
     }
 
     #[test]

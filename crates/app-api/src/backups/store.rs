@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,21 +19,54 @@ use super::settings::{AccessKey, S3Place, StoreSettings};
 
 pub use opendal::Error as StoreError;
 
-/// The bytes of a part of an upload, of which one lies in memory. S3 takes 10,000 parts: 160 GB.
-const PART_BYTES: usize = 16 << 20;
+/// The bytes of a part of an upload, of which one lies in memory. S3 takes 10,000 parts: 80 GB.
+const PART_BYTES: usize = 8 << 20;
 /// Bounds each call that moves no archive.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bounds each part that is written or read. Shorter than the minute after which the orchestrator ends an export that nobody reads.
-const PART_TIMEOUT: Duration = Duration::from_secs(45);
+/// Bounds each attempt to write or read a part.
+const PART_TIMEOUT: Duration = Duration::from_secs(25);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const MAX_RETRIES: usize = 2;
+const MAX_RETRIES: usize = 1;
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// After a minute the orchestrator ends an export that nobody reads, and an import ends a body that stands still. The store's own
+/// error must come first.
+const _: () = assert!(
+    (MAX_RETRIES as u64 + 1) * PART_TIMEOUT.as_secs() + MAX_RETRIES as u64 * RETRY_DELAY.as_secs()
+        < 60
+);
+/// What the disk of a folder must have left: the database may lie on it, too.
+const RESERVE_BYTES: u64 = 1 << 30;
 /// Where a folder keeps what is being written, below itself.
 const PARTS: &str = ".parts";
 
 pub struct Store {
     archives: Operator,
+    disk: Option<Disk>,
     /// What is being written to a folder. A bucket shows nothing before it is whole.
     parts: Option<Operator>,
+}
+
+/// The disk of a folder.
+struct Disk {
+    folder: PathBuf,
+    reserve: u64,
+}
+
+impl Disk {
+    /// # Errors
+    /// [`WriteError::NoRoom`].
+    async fn check(&self) -> Result<(), WriteError> {
+        let folder = self.folder.clone();
+        // A network file system may be slow.
+        let stat = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder)).await;
+        match stat {
+            Ok(Ok(stat)) if stat.f_bavail.saturating_mul(stat.f_frsize) < self.reserve => {
+                Err(WriteError::NoRoom)
+            }
+            // The first archive makes the folder. The write itself says what else is wrong.
+            _ => Ok(()),
+        }
+    }
 }
 
 /// An archive that was written.
@@ -48,6 +81,8 @@ pub struct Written {
 pub enum WriteError {
     /// The archive broke off.
     Source(anyhow::Error),
+    /// The disk of the folder has less left than its reserve.
+    NoRoom,
     Store(StoreError),
 }
 
@@ -86,17 +121,22 @@ impl Store {
     /// The settings cannot be used.
     pub fn open(settings: &StoreSettings) -> anyhow::Result<Self> {
         match settings {
-            StoreSettings::Folder(folder) => Self::folder(folder),
+            StoreSettings::Folder(folder) => Self::folder(folder, RESERVE_BYTES),
             StoreSettings::S3 { place, key } => Self::bucket(place, key),
         }
     }
 
-    fn folder(folder: &Path) -> anyhow::Result<Self> {
+    /// A folder on a disk of which `reserve` bytes must stay free.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn folder(folder: &Path, reserve: u64) -> anyhow::Result<Self> {
         let (root, parts) =
             (folder.display().to_string(), folder.join(PARTS).display().to_string());
         let archives = Fs::default().root(&root).atomic_write_dir(&parts);
         let parts = with_layers(Operator::new(Fs::default().root(&parts))?);
-        Ok(Self { archives: with_layers(Operator::new(archives)?), parts: Some(parts) })
+        let disk = Some(Disk { folder: folder.to_owned(), reserve });
+        Ok(Self { archives: with_layers(Operator::new(archives)?), disk, parts: Some(parts) })
     }
 
     fn bucket(place: &S3Place, key: &AccessKey) -> anyhow::Result<Self> {
@@ -112,9 +152,10 @@ impl Store {
         if let Some(endpoint) = &place.endpoint {
             bucket = bucket.endpoint(endpoint);
         }
-        let context = OperationContext::new().with_http_transport(http_transport()?);
+        let is_plain = place.endpoint.as_ref().is_some_and(|url| url.starts_with("http:"));
+        let context = OperationContext::new().with_http_transport(http_transport(!is_plain)?);
         let archives = Operator::new(bucket)?.with_context(context);
-        Ok(Self { archives: with_layers(archives), parts: None })
+        Ok(Self { archives: with_layers(archives), disk: None, parts: None })
     }
 
     /// Writes an archive under a name that was never used. It is whole, or not there.
@@ -126,14 +167,19 @@ impl Store {
         name: &str,
         pieces: impl Stream<Item = anyhow::Result<Bytes>> + Send,
     ) -> Result<Written, WriteError> {
+        self.check_room().await?;
         let mut writer = self.archives.writer_with(name).chunk(PART_BYTES).await?;
-        let (mut hash, mut bytes) = (Sha256::new(), 0);
+        let (mut hash, mut bytes, mut checked) = (Sha256::new(), 0, 0);
         let mut pieces = std::pin::pin!(pieces);
         let written = async {
             while let Some(piece) = pieces.next().await {
                 let piece = piece.map_err(WriteError::Source)?;
                 hash.update(&piece);
                 bytes += piece.len() as u64;
+                if bytes - checked > PART_BYTES as u64 {
+                    self.check_room().await?;
+                    checked = bytes;
+                }
                 writer.write(piece).await?;
             }
             writer.close().await?;
@@ -146,6 +192,13 @@ impl Store {
             return Err(error);
         }
         Ok(Written { bytes, sha256: hash.finalize().to_vec() })
+    }
+
+    async fn check_room(&self) -> Result<(), WriteError> {
+        match &self.disk {
+            Some(disk) => disk.check().await,
+            None => Ok(()),
+        }
     }
 
     /// Reads an archive as a body, which breaks off before its end unless its checksum is this one.
@@ -197,7 +250,7 @@ impl Store {
         self.archives.delete(name).await?;
         let Some(parts) = &self.parts else { return Ok(()) };
         let file = name.rsplit('/').next().unwrap_or(name);
-        for part in list(parts).await?.into_keys() {
+        for part in list(parts, usize::MAX).await?.into_keys() {
             if part.rsplit('/').next().is_some_and(|part| part.starts_with(file)) {
                 parts.delete(&part).await?;
             }
@@ -208,18 +261,22 @@ impl Store {
     /// The names and sizes of all archives.
     ///
     /// # Errors
-    /// The store's own.
-    pub async fn list(&self) -> Result<BTreeMap<String, u64>, StoreError> {
-        let mut found = list(&self.archives).await?;
+    /// The store's own, and that it holds more than `most` objects: one that lists without end must not fill the memory.
+    pub async fn list(&self, most: usize) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut found = list(&self.archives, most).await?;
         found.retain(|name, _| !name.starts_with(PARTS));
         Ok(found)
     }
 }
 
-async fn list(operator: &Operator) -> Result<BTreeMap<String, u64>, StoreError> {
-    let mut found = BTreeMap::new();
+async fn list(operator: &Operator, most: usize) -> Result<BTreeMap<String, u64>, StoreError> {
+    let (mut found, mut left) = (BTreeMap::new(), most);
     let mut entries = operator.lister_with("").recursive(true).await?;
     while let Some(entry) = entries.try_next().await? {
+        left = left.checked_sub(1).ok_or_else(|| {
+            let text = format!("the store lists more than {most} objects");
+            StoreError::new(ErrorKind::Unexpected, text)
+        })?;
         if entry.metadata().is_file() {
             found.insert(entry.path().to_owned(), entry.metadata().content_length());
         }
@@ -227,8 +284,9 @@ async fn list(operator: &Operator) -> Result<BTreeMap<String, u64>, StoreError> 
     Ok(found)
 }
 
-/// The installation's own TLS and the public roots. No proxy of the environment: the settings say where archives go.
-fn http_transport() -> anyhow::Result<HttpTransporter> {
+/// The installation's own TLS and the public roots. No proxy of the environment and no redirect of the store: the settings say where
+/// archives go.
+fn http_transport(https_only: bool) -> anyhow::Result<HttpTransporter> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -237,6 +295,8 @@ fn http_transport() -> anyhow::Result<HttpTransporter> {
     let client = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(https_only)
         .connect_timeout(CONNECT_TIMEOUT)
         .build()?;
     Ok(HttpTransporter::new(ReqwestTransport::new(client)))
@@ -244,5 +304,6 @@ fn http_transport() -> anyhow::Result<HttpTransporter> {
 
 fn with_layers(operator: Operator) -> Operator {
     let timeouts = TimeoutLayer::default().with_timeout(CALL_TIMEOUT).with_io_timeout(PART_TIMEOUT);
-    operator.layer(timeouts).layer(RetryLayer::default().with_max_times(MAX_RETRIES))
+    let retries = RetryLayer::default().with_max_times(MAX_RETRIES).with_min_delay(RETRY_DELAY);
+    operator.layer(timeouts).layer(retries)
 }

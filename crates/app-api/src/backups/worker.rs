@@ -1,21 +1,23 @@
 //! Makes tenants due, copies those that rest, and removes what is too old. Every replica does; a claim keeps two from copying one
 //! tenant at the same time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use protocol::Timestamp;
 use protocol::backups::BackupState;
+use serde_json::json;
 use service::api_error::ApiError;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::copy::{ACTOR, CLAIM_LIFETIME, Outcome, copy};
-use super::{Backups, new_backup, remove, rules};
+use super::{Backups, new_backup, remove, resource, rules};
 use crate::app::App;
-use crate::audit::Actor;
-use crate::db::backup::{self, BackupRow, ClaimTimes};
+use crate::audit::{Action, Actor, Entry};
+use crate::db::backup::{self, BackupRow, ClaimTimes, CopiedArchive};
+use crate::db::{Transaction as _, audit_log};
 
 /// A tenant that rests is copied at most this long after it is due.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,8 +25,10 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The orchestrator does two transfers at once: one is left for people.
 const MAX_COPIES: usize = 1;
-/// The delay of a tenant that woke up before it could be copied.
-const AWAKE_DELAY: Duration = Duration::from_secs(60);
+/// So many polls after the last one, the plan is read again, whatever its next time is: the clock may have been wrong.
+const POLLS_OF_PLAN: u32 = 60;
+/// Objects that a store may list besides those of the rows.
+const MAX_STRAY_OBJECTS: usize = 100_000;
 /// Copies under way may take so long when the process stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer reasons are cut.
@@ -55,12 +59,16 @@ pub async fn run(app: App) {
 async fn make_due(app: &App, backups: &Backups) {
     let mut ticks = ticks(POLL_INTERVAL);
     let mut next: Option<Timestamp> = None;
+    let mut polls = 0;
     loop {
         ticks.tick().await;
         let now = app.clock.now();
-        if !app.is_database_ready() || next.is_some_and(|next| next > now) {
+        polls += 1;
+        let is_early = next.is_some_and(|next| next > now) && polls < POLLS_OF_PLAN;
+        if !app.is_database_ready() || is_early {
             continue;
         }
+        polls = 0;
         match plan(app, backups, now).await {
             Ok(planned_until) => next = backups.schedule.next_after(planned_until),
             Err(error) => warn(&error, "planning backups failed"),
@@ -71,6 +79,11 @@ async fn make_due(app: &App, backups: &Backups) {
 async fn plan(app: &App, backups: &Backups, now: Timestamp) -> anyhow::Result<Timestamp> {
     let mut conn = app.database.conn().await?;
     let planned_until = backup::planned_until(&mut conn, now).await?;
+    if rules::is_of_wrong_clock(planned_until, now) {
+        tracing::warn!(%planned_until, "backups were planned ahead by a clock that was wrong");
+        backup::lower_plan(&mut conn, planned_until, now).await?;
+        return Ok(now);
+    }
     let Some(due) = rules::last_due(&backups.schedule, planned_until, now) else {
         return Ok(planned_until);
     };
@@ -138,7 +151,7 @@ async fn record(
     let now = app.clock.now();
     match copied {
         Ok(Outcome::Copied(archive)) => {
-            if !backup::complete(&mut *app.conn().await?, row, &archive).await? {
+            if !complete(app, row, &archive).await? {
                 tracing::info!(slug = %row.slug, backup = %row.id, "backup was deleted while it was made");
                 return backups.store.remove(&row.object).await.map_err(super::unavailable);
             }
@@ -155,12 +168,13 @@ async fn record(
         Ok(Outcome::Awake) => {
             let mut conn = app.conn().await?;
             let failure = row.failure.as_deref();
-            backup::delay(&mut conn, row, now + AWAKE_DELAY, row.failures, failure).await?;
+            let not_before = now + rules::awake_delay(row.due_at, now);
+            backup::delay(&mut conn, row, not_before, row.failures, failure).await?;
         }
         Ok(Outcome::Lost) => {}
         Err(error) => {
             let failures = row.failures.saturating_add(1);
-            let failure = shown(&error);
+            let failure = shown(&error.problem.detail);
             let not_before = now + rules::retry_delay(failures);
             let error = format!("{:#}", error.into_error());
             tracing::warn!(tenant = %row.tenant_id, slug = %row.slug, backup = %row.id, error, "backup failed");
@@ -171,24 +185,50 @@ async fn record(
     Ok(())
 }
 
-fn shown(error: &ApiError) -> String {
-    let detail = error.problem.detail.chars().filter(|c| !c.is_control());
+/// Returns `false` when the backup is no longer the claimant's.
+async fn complete(app: &App, row: &BackupRow, archive: &CopiedArchive) -> Result<bool, ApiError> {
+    let archive =
+        CopiedArchive { without: archive.without.as_deref().map(shown), ..archive.clone() };
+    let entry = Entry::new(Actor::command(ACTOR), Action::BackupCreate, resource(row))
+        .after(json!({ "id": row.tenant_id, "bytes": archive.bytes }));
+    let now = app.clock.now();
+    let mut conn = app.conn().await?;
+    let completed = conn.transaction(async |conn| -> Result<_, ApiError> {
+        let is_ours = backup::complete(conn, row, &archive).await?;
+        if is_ours {
+            audit_log::append(conn, &entry, now).await?;
+        }
+        Ok(is_ours)
+    });
+    completed.await
+}
+
+fn shown(detail: &str) -> String {
+    let detail = detail.chars().filter(|c| !c.is_control());
     detail.take(MAX_FAILURE_CHARS).collect()
 }
 
 /// Deletes the backups that the retention does not keep, of one tenant or of all.
 async fn expire(app: &App, backups: &Backups, tenant: Option<Uuid>) -> Result<(), ApiError> {
-    let rows = backup::scheduled(&mut *app.conn().await?, tenant).await?;
-    let mut of_tenants: BTreeMap<Uuid, Vec<_>> = BTreeMap::new();
+    let (rows, now) = (backup::scheduled(&mut *app.conn().await?, tenant).await?, app.clock.now());
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut expired = BTreeSet::new();
     for row in &rows {
-        let taken_at = row.taken_at.map(|taken_at| (row.id, taken_at));
-        of_tenants.entry(row.tenant_id).or_default().extend(taken_at);
+        // One of the future is of a clock that was wrong. It would count as the latest.
+        let Some(taken_at) = row.taken_at.filter(|taken_at| *taken_at <= now) else { continue };
+        if row.state == BackupState::Complete {
+            // One that lacks the schema takes no place of a whole one.
+            let is_whole = row.failure.is_none();
+            groups.entry((row.tenant_id, is_whole)).or_default().push((row.id, taken_at));
+        } else if backups.retention.forgets(taken_at, now) {
+            expired.insert(row.id);
+        }
     }
-    let expired: Vec<_> =
-        of_tenants.values().flat_map(|rows| backups.retention.expired(rows)).collect();
-    for row in rows.iter().filter(|row| expired.contains(&row.id)) {
+    expired.extend(groups.values().flat_map(|rows| backups.retention.expired(rows)));
+    for row in rows.into_iter().filter(|row| expired.contains(&row.id)) {
+        let (slug, backup) = (row.slug.clone(), row.id);
         remove(app, backups, row, Actor::command(ACTOR)).await?;
-        tracing::info!(slug = %row.slug, backup = %row.id, "old backup deleted");
+        tracing::info!(%slug, %backup, "old backup deleted");
     }
     Ok(())
 }
@@ -212,13 +252,16 @@ async fn check_store(app: &App, backups: &Backups) {
 
 /// Marks backups whose object is gone, or has another size, and those whose object came back.
 async fn check(app: &App, backups: &Backups) -> anyhow::Result<()> {
-    let orphans = backup::delete_orphans(&mut *app.database.conn().await?).await?;
-    for object in orphans {
-        backups.store.remove(&object).await?;
+    let orphans = backup::orphans(&mut *app.database.conn().await?).await?;
+    for row in orphans {
+        // One that stays in the store keeps its row, and none of the others.
+        if let Err(error) = remove(app, backups, row, Actor::command(ACTOR)).await {
+            warn(&error.into_error(), "deleting the backup of a deleted tenant failed");
+        }
     }
     // The rows first: an object that is written meanwhile is not missed.
     let rows = backup::objects(&mut *app.database.conn().await?).await?;
-    let stored = backups.store.list().await?;
+    let stored = backups.store.list(rows.len() + MAX_STRAY_OBJECTS).await?;
     let is_there = |object: &str, bytes: Option<i64>| {
         stored.get(object).is_some_and(|found| i64::try_from(*found).ok() == bytes)
     };

@@ -1,5 +1,6 @@
 //! `backups` and `backup_schedule`: the backups that the store holds, and those that are due.
 
+use chrono::TimeDelta;
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Timestamptz};
@@ -99,16 +100,50 @@ pub async fn plan(
     planned.await
 }
 
-/// Inserts a backup that somebody requested. A backup of the tenant that waits already is due at once instead.
+/// Lowers the last time that was planned, unless somebody did.
+pub async fn lower_plan(conn: &mut Conn, from: Timestamp, to: Timestamp) -> QueryResult<usize> {
+    let ours = schedule::backup_schedule.filter(schedule::planned_until.eq(from));
+    diesel::update(ours).set(schedule::planned_until.eq(to)).execute(conn).await
+}
+
+/// Inserts a backup that somebody requested. A backup of the tenant that waits already is due at once instead. So is one that the
+/// schedule makes at the moment: its copy may be of a time before the request, and loses its claim. One that was requested and runs stays.
 pub async fn request(conn: &mut Conn, new: &NewBackup) -> QueryResult<BackupRow> {
-    let insert = diesel::insert_into(dsl::backups).values(new.clone()).on_conflict_do_nothing();
-    insert.execute(conn).await?;
-    let open =
-        dsl::backups.filter(dsl::tenant_id.eq(new.tenant_id)).filter(dsl::state.eq_any(OPEN));
-    let waiting = dsl::state.eq(BackupState::Waiting.as_str());
-    let at_once = (dsl::requested_by.eq(&new.requested_by), dsl::not_before.eq(new.not_before));
-    diesel::update(open.clone().filter(waiting)).set(at_once).execute(conn).await?;
-    open.select(BackupRow::as_select()).first(conn).await
+    // The open row may end, and another may be of the same time.
+    const ATTEMPTS: usize = 5;
+    let mut new = new.clone();
+    for _ in 0..ATTEMPTS {
+        let insert = diesel::insert_into(dsl::backups).values(new.clone()).on_conflict_do_nothing();
+        let inserted = insert.returning(BackupRow::as_returning()).get_result(conn).await;
+        if let Some(row) = inserted.optional()? {
+            return Ok(row);
+        }
+        let is_waiting = dsl::state.eq(BackupState::Waiting.as_str());
+        let is_running = dsl::state.eq(BackupState::Running.as_str());
+        let ours = dsl::backups
+            .filter(dsl::tenant_id.eq(new.tenant_id))
+            .filter(is_waiting.or(is_running.and(dsl::requested_by.is_null())));
+        let at_once = (
+            dsl::state.eq(BackupState::Waiting.as_str()),
+            dsl::requested_by.eq(&new.requested_by),
+            dsl::not_before.eq(new.not_before),
+        );
+        let updated = diesel::update(ours).set(at_once).returning(BackupRow::as_returning());
+        if let Some(row) = updated.get_result(conn).await.optional()? {
+            return Ok(row);
+        }
+        if let Some(row) = open(conn, new.tenant_id).await? {
+            return Ok(row);
+        }
+        new.due_at += TimeDelta::milliseconds(1);
+    }
+    Err(diesel::result::Error::NotFound)
+}
+
+/// How many backups of a tenant somebody requested.
+pub async fn count_requested(conn: &mut Conn, tenant: Uuid) -> QueryResult<i64> {
+    let requested = dsl::backups.filter(dsl::requested_by.is_not_null());
+    requested.filter(dsl::tenant_id.eq(tenant)).count().get_result(conn).await
 }
 
 /// The times of a claim.
@@ -172,6 +207,8 @@ pub struct CopiedArchive {
     pub bytes: i64,
     pub sha256: Vec<u8>,
     pub last_start: Option<String>,
+    /// What the archive lacks, and why.
+    pub without: Option<String>,
 }
 
 /// Returns `false` when the backup is no longer the claimant's.
@@ -183,7 +220,7 @@ pub async fn complete(
     let columns = (
         dsl::state.eq(BackupState::Complete.as_str()),
         dsl::failures.eq(0),
-        dsl::failure.eq(None::<String>),
+        dsl::failure.eq(&copied.without),
         dsl::taken_at.eq(copied.taken_at),
         dsl::bytes.eq(copied.bytes),
         dsl::sha256.eq(&copied.sha256),
@@ -243,15 +280,25 @@ pub async fn by_id(conn: &mut Conn, id: Uuid) -> QueryResult<Option<BackupRow>> 
     dsl::backups.find(id).select(BackupRow::as_select()).first(conn).await.optional()
 }
 
-pub async fn delete(conn: &mut Conn, id: Uuid) -> QueryResult<bool> {
-    Ok(diesel::delete(dsl::backups.find(id)).execute(conn).await? == 1)
+/// Deletes a backup unless it changed meanwhile: its object may be another one then, or may have been written.
+pub async fn delete(conn: &mut Conn, row: &BackupRow) -> QueryResult<bool> {
+    let same = dsl::backups
+        .filter(dsl::id.eq(row.id))
+        .filter(dsl::object.eq(&row.object))
+        .filter(dsl::state.eq(row.state.as_str()));
+    Ok(diesel::delete(same).execute(conn).await? == 1)
 }
 
-/// The latest backup of a tenant that the store holds.
-pub async fn latest(conn: &mut Conn, tenant: Uuid) -> QueryResult<Option<BackupRow>> {
+/// The latest backup of a tenant that the store holds. One of the future is of a clock that was wrong.
+pub async fn latest(
+    conn: &mut Conn,
+    tenant: Uuid,
+    now: Timestamp,
+) -> QueryResult<Option<BackupRow>> {
     dsl::backups
         .filter(dsl::tenant_id.eq(tenant))
         .filter(dsl::state.eq(BackupState::Complete.as_str()))
+        .filter(dsl::taken_at.le(now))
         .order(dsl::taken_at.desc())
         .select(BackupRow::as_select())
         .first(conn)
@@ -285,7 +332,7 @@ pub async fn list(
     page.load(conn).await
 }
 
-/// The backups that were due before `overdue_before` and wait still, that failed, or that the store has lost.
+/// The backups that were due before `overdue_before` and wait still, that failed, that lack something, or that the store has lost.
 pub async fn problems(
     conn: &mut Conn,
     overdue_before: Timestamp,
@@ -294,7 +341,7 @@ pub async fn problems(
     let is_overdue = dsl::state.eq_any(OPEN).and(dsl::due_at.lt(overdue_before));
     let is_missing = dsl::state.eq(BackupState::Missing.as_str());
     dsl::backups
-        .filter(is_overdue.or(is_missing).or(dsl::failures.gt(0)))
+        .filter(is_overdue.or(is_missing).or(dsl::failures.gt(0)).or(dsl::failure.is_not_null()))
         .order(dsl::id)
         .limit(limit)
         .select(BackupRow::as_select())
@@ -333,14 +380,16 @@ pub async fn set_state(
     diesel::update(rows).set(dsl::state.eq(to.as_str())).execute(conn).await
 }
 
-/// Deletes the open backups of tenants that are gone, and returns their objects.
-pub async fn delete_orphans(conn: &mut Conn) -> QueryResult<Vec<String>> {
+/// The open backups of tenants that are gone.
+pub async fn orphans(conn: &mut Conn) -> QueryResult<Vec<BackupRow>> {
     let living =
         tenants::table.filter(tenants::desired.ne(Desired::Deleted.as_str())).select(tenants::id);
-    let orphans = dsl::backups
+    dsl::backups
         .filter(dsl::state.eq_any(OPEN))
-        .filter(diesel::dsl::not(dsl::tenant_id.eq_any(living)));
-    diesel::delete(orphans).returning(dsl::object).get_results(conn).await
+        .filter(diesel::dsl::not(dsl::tenant_id.eq_any(living)))
+        .select(BackupRow::as_select())
+        .load(conn)
+        .await
 }
 
 /// Whether the audit log has a change of the tenant at or after `since`, of itself or of its packages, workflows and triggers.

@@ -271,7 +271,7 @@ async fn backup(app: &App, tenant: &Tenant, now: Timestamp) -> Result<Option<Str
         return Ok(None);
     }
     let mut conn = app.conn().await?;
-    let latest = backup::latest(&mut conn, tenant.id).await?;
+    let latest = backup::latest(&mut conn, tenant.id, now).await?;
     let open = backup::open(&mut conn, tenant.id).await?;
     Ok(Some(describe_backup(latest.as_ref(), open.as_ref(), now)))
 }
@@ -279,7 +279,9 @@ async fn backup(app: &App, tenant: &Tenant, now: Timestamp) -> Result<Option<Str
 /// How old the latest backup is, and why there is no newer one.
 fn describe_backup(latest: Option<&BackupRow>, open: Option<&BackupRow>, now: Timestamp) -> String {
     let current = latest.and_then(|latest| latest.current_at.max(latest.taken_at));
+    let lacks = latest.and_then(|latest| latest.failure.as_deref());
     let latest = current.map_or_else(|| "none yet".to_owned(), |current| ago(current, now));
+    let latest = lacks.map_or(latest.clone(), |lacks| format!("{latest}. {lacks}"));
     let Some(open) = open else { return latest };
     let next = match &open.failure {
         Some(failure) => format!("the last attempt failed: {failure}"),

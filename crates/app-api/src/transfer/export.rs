@@ -37,18 +37,26 @@ use crate::variables::{Kind, of_tenant};
 const MAX_SPARSENESS: u64 = 4;
 
 /// An archive as a response.
-pub struct Archive(Response);
+pub struct Archive {
+    response: Response,
+    left_out: Option<String>,
+}
 
 impl Archive {
-    /// The bytes of the archive. Those of a whole one end with [`END_MARK`](protocol::transfer::END_MARK).
+    /// The bytes of the archive. Those of a whole one end with [`END_MARK`].
     pub fn into_stream(self) -> BodyDataStream {
-        self.0.into_body().into_data_stream()
+        self.response.into_body().into_data_stream()
+    }
+
+    /// Why the schema of the tenant's database is left out, for [`DatabaseChoice::IfReadable`].
+    pub fn take_left_out(&mut self) -> Option<String> {
+        self.left_out.take()
     }
 }
 
 impl IntoResponse for Archive {
     fn into_response(self) -> Response {
-        self.0
+        self.response
     }
 }
 
@@ -71,17 +79,17 @@ pub async fn export(
     let entry =
         Entry::new(Actor::from(caller), Action::TenantExport, Resource::tenant(&tenant.slug))
             .after(json!({ "id": tenant.id }));
-    export_by(app, &entry, tenant, database).await
+    export_by(app, Some(&entry), tenant, database).await
 }
 
-/// Streams the archive of a tenant, after `entry` was written. The tenant is not woken while its volumes are read.
+/// Streams the archive of a tenant, after `entry` was written; the copies of the platform itself have an entry once they are whole. The tenant is not woken while its volumes are read.
 ///
 /// # Errors
 /// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;
-/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`](protocol::transfer::END_MARK).
+/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
 pub async fn export_by(
     app: &App,
-    entry: &Entry,
+    entry: Option<&Entry>,
     tenant: Tenant,
     database: DatabaseChoice,
 ) -> Result<Archive, ApiError> {
@@ -89,29 +97,32 @@ pub async fn export_by(
         return Err(being_deleted());
     }
     let names = match (database, &tenant.database) {
-        (DatabaseChoice::Included, Some(database)) => Some(database.names(&tenant.slug)),
-        (DatabaseChoice::Included, None) | (DatabaseChoice::LeftOut, _) => None,
+        (DatabaseChoice::LeftOut, _) | (_, None) => None,
+        (_, Some(database)) => Some(database.names(&tenant.slug)),
     };
-    let manifest = manifest(app, &tenant, names.as_ref())?;
+    let mut manifest = manifest(app, &tenant, names.as_ref())?;
     refuse_while_importing(&mut *app.conn().await?, &tenant).await?;
-    // Written first: nothing leaves without an entry.
-    let now = app.clock.now();
-    let mut conn = app.conn().await?;
-    conn.transaction(async |conn| audit_log::append(conn, entry, now).await).await?;
-    drop(conn);
+    if let Some(entry) = entry {
+        // Written first: nothing leaves without an entry.
+        let (mut conn, now) = (app.conn().await?, app.clock.now());
+        conn.transaction(async |conn| audit_log::append(conn, entry, now).await).await?;
+    }
     let slot = app.exports.enter(tenant.tenant_id()).await?;
     let before = last_start(app, &tenant).await?;
     let volumes = app.orchestrator.export_volumes(tenant.tenant_id()).await.map_err(unavailable)?;
-    let (action, actor) = (entry.action, &entry.actor.name);
-    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, %action, actor, "tenant export started");
-    let database = match names {
-        Some(names) => Some(begin_dump(app, &tenant, names).await?),
-        None => None,
+    let actor = entry.map(|entry| entry.actor.name.as_str());
+    tracing::info!(tenant = %tenant.id, slug = %tenant.slug, actor, "tenant export started");
+    let (database, left_out) = match names {
+        Some(names) => dump_if(app, &tenant, names, database).await?,
+        None => (None, None),
     };
     // The orchestrator keeps the tenant from waking only until all files are on their way, which may be before the dump begins.
     if database.is_some() && last_start(app, &tenant).await? != before {
         let detail = "The tenant ran before its schema could be read, so its files and its schema may not fit. Export it again.";
         return Err(ApiError::new(Code::TenantAwake, detail));
+    }
+    if left_out.is_some() {
+        manifest.database = None;
     }
     let mut exporter = Exporter::new(&manifest).map_err(ApiError::internal)?;
     exporter.limit(tenant.limits.disk_bytes.saturating_mul(MAX_SPARSENESS));
@@ -124,6 +135,11 @@ pub async fn export_by(
     };
     let body = begin(writing, tenant.slug.clone()).await?;
     let mut response = app.until_stop(Response::new(body));
+    set_headers(&mut response, &tenant)?;
+    Ok(Archive { response, left_out })
+}
+
+fn set_headers(response: &mut Response, tenant: &Tenant) -> Result<(), ApiError> {
     let name = format!("attachment; filename=\"{}.tar.zst\"", tenant.slug);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
@@ -131,7 +147,7 @@ pub async fn export_by(
         header::CONTENT_DISPOSITION,
         HeaderValue::try_from(name).map_err(ApiError::internal)?,
     );
-    Ok(Archive(response))
+    Ok(())
 }
 
 /// The last start of the tenant's container; `None` without one.
@@ -199,7 +215,32 @@ fn manifest(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatabaseChoice {
     Included,
+    /// A schema that cannot be dumped is left out, and the archive says why.
+    IfReadable,
     LeftOut,
+}
+
+/// Returns the dump that has begun, or why the schema is left out.
+async fn dump_if(
+    app: &App,
+    tenant: &Tenant,
+    names: DatabaseNames,
+    choice: DatabaseChoice,
+) -> Result<(Option<Database>, Option<String>), ApiError> {
+    const OF_SCHEMA: [Code; 3] =
+        [Code::TenantSchemaUnreadable, Code::PgDumpUnusable, Code::ArchiveTooLarge];
+    match begin_dump(app, tenant, names).await {
+        Ok(database) => Ok((Some(database), None)),
+        Err(error) => {
+            let is_of_schema = OF_SCHEMA.iter().any(|code| code.as_str() == error.problem.code);
+            if choice != DatabaseChoice::IfReadable || !is_of_schema {
+                return Err(error);
+            }
+            let reason = format!("The tenant's schema is left out. {}", error.problem.detail);
+            tracing::warn!(slug = %tenant.slug, error = format!("{:#}", error.into_error()), "schema left out");
+            Ok((None, Some(reason)))
+        }
+    }
 }
 
 /// Begins the dump of a tenant that rests, and returns when it has its snapshot.

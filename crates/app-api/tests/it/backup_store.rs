@@ -136,7 +136,7 @@ async fn check_promises(store: &Store) {
     assert_eq!(written.bytes, content.len() as u64);
     assert_eq!(written.sha256, sha2::Sha256::digest(&content).to_vec());
     store.write("acme/two.tar.zst", pieces(b"short")).await.unwrap();
-    let listed: Vec<_> = store.list().await.unwrap().into_iter().collect();
+    let listed: Vec<_> = store.list(9).await.unwrap().into_iter().collect();
     let expected = [("acme/one.tar.zst", LARGE as u64), ("acme/two.tar.zst", 5)];
     assert_eq!(listed, expected.map(|(name, bytes)| (name.to_owned(), bytes)));
     assert_eq!(store.size("acme/one.tar.zst").await.unwrap(), Some(LARGE as u64));
@@ -155,11 +155,12 @@ async fn check_promises(store: &Store) {
     let refused = store.write("acme/three.tar.zst", stream::iter(broken)).await;
     assert!(matches!(refused, Err(WriteError::Source(_))), "{refused:?}");
     assert_eq!(store.size("acme/three.tar.zst").await.unwrap(), None);
-    assert_eq!(store.list().await.unwrap().len(), 2);
+    assert!(store.list(1).await.is_err(), "one that lists too much is not listened to");
+    assert_eq!(store.list(9).await.unwrap().len(), 2);
 
     store.remove("acme/one.tar.zst").await.unwrap();
     store.remove("acme/one.tar.zst").await.unwrap();
-    let left: Vec<_> = store.list().await.unwrap().into_keys().collect();
+    let left: Vec<_> = store.list(9).await.unwrap().into_keys().collect();
     assert_eq!(left, ["acme/two.tar.zst"]);
 }
 
@@ -174,7 +175,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 async fn a_folder_keeps_archives() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&StoreSettings::Folder(folder.path().to_owned())).unwrap();
-    assert!(store.list().await.unwrap().is_empty());
+    assert!(store.list(9).await.unwrap().is_empty());
     check_promises(&store).await;
     assert_eq!(files_below(folder.path()), [folder.path().join("acme/two.tar.zst")]);
 }
@@ -199,7 +200,7 @@ async fn an_attempt_that_was_killed_is_removed_by_the_name_of_its_archive() {
         begun.await.unwrap();
     }
     assert_eq!(files_below(folder.path()).len(), 2);
-    assert!(store.list().await.unwrap().is_empty(), "nothing has the name of an archive");
+    assert!(store.list(9).await.unwrap().is_empty(), "nothing has the name of an archive");
     store.remove("acme/one.tar.zst").await.unwrap();
     assert_eq!(files_below(folder.path()).len(), 1);
 }
@@ -211,4 +212,41 @@ async fn a_bucket_keeps_archives() {
     assert_eq!(server.open_uploads().await, 0, "an upload that broke off is aborted");
     let refused = server.store("another secret").write("acme/x.tar.zst", pieces(b"x")).await;
     assert!(matches!(refused, Err(WriteError::Store(_))), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_keeps_its_reserve() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::folder(folder.path(), u64::MAX).unwrap();
+    let refused = store.write("acme/one.tar.zst", pieces(b"x")).await;
+    assert!(matches!(refused, Err(WriteError::NoRoom)), "{refused:?}");
+    assert_eq!(files_below(folder.path()), [] as [PathBuf; 0]);
+}
+
+/// A bucket whose server was taken over sends nobody to the inner network.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_of_a_bucket_is_not_followed() {
+    let inner = TcpListener::bind("127.0.0.1:0").unwrap();
+    inner.set_nonblocking(true).unwrap();
+    let target = inner.local_addr().unwrap();
+    let redirect = move || async move {
+        axum::response::Redirect::temporary(&format!("http://{target}/secret"))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = S3Place {
+        bucket: BUCKET.to_owned(),
+        prefix: "/production".to_owned(),
+        region: "us-east-1".to_owned(),
+        endpoint: Some(format!("http://{}", listener.local_addr().unwrap())),
+    };
+    let serving =
+        tokio::spawn(
+            async move { axum::serve(listener, axum::Router::new().fallback(redirect)).await },
+        );
+    let key = AccessKey { id: "cial".to_owned(), secret: service::Secret::new(SECRET) };
+    let store = Store::open(&StoreSettings::S3 { place, key }).unwrap();
+    assert!(store.size("acme/one.tar.zst").await.is_err());
+    assert!(store.write("acme/one.tar.zst", pieces(b"x")).await.is_err());
+    serving.abort();
+    assert_eq!(inner.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
 }

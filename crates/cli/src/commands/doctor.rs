@@ -176,7 +176,7 @@ fn describe_disk_limits(tenants: &[Value]) -> String {
     if parts.is_empty() { "no tenant has one".to_owned() } else { parts.join("; ") }
 }
 
-/// Says which tenants have no backup of the time at which they should. The key of one tenant skips this.
+/// Names the backups that wait for too long, failed, lack something or are lost. The key of one tenant skips this.
 fn check_backups(whoami: &Value, context: &Context<'_>) -> Outcome {
     if !whoami["tenant"].is_null() {
         return Outcome::Skipped;

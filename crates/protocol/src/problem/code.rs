@@ -83,6 +83,9 @@ codes! {
     BackupIncomplete = "backup_incomplete" [409] "Backup not complete"
         "the tenant has not been copied yet"
         "wait until it is complete, or restore an earlier one",
+    BackupLimit = "backup_limit" [409] "Too many backups"
+        "the tenant has as many requested backups as are kept"
+        "ask an administrator of the platform to delete one: `cial backups delete`; the backups of the schedule go on",
     BackupMissing = "backup_missing" [410] "Backup missing"
         "the store no longer holds the archive"
         "restore another backup; bring the object back under its name, if you have it",
