@@ -100,7 +100,7 @@ async fn the_model_replies_in_the_chat_and_its_key_is_nowhere_but_in_the_control
     let respond = |message: &str| reply(&format!("You asked: {message}"), 30, 12);
     let endpoint = ModelServer::start(host_address(&installation)?, respond)?;
     let _images = create(&installation, &mut checks)?;
-    let mut session = Session::signed_in(&installation, SLUG).await?;
+    let mut session = Session::of_owner(&installation, SLUG).await?;
     let signed_in = session.sign_in_at_core().await;
     let mut core = checks.require("the owner signs in at the core's site", signed_in)?;
     let path = "/.cial/api/chat";
