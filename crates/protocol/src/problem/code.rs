@@ -335,7 +335,7 @@ codes! {
     PasskeyConflict = "passkey_conflict" [409] "Conflict"
         "the passkey is known already, or the person has as many as may"
         "remove one first",
-    PgDumpUnusable = "pg_dump_unusable" [503] "pg_dump unusable"
+    PgDumpUnusable = "pg_dump_unusable" [503] "Dump program unusable"
         "the program `pg_dump` is missing beside app-api, or is older than the database server"
         "build the image of app-api with the server's image as `POSTGRES`, or name a fitting program by `CIAL_PG_DUMP`; `--without-database` exports without the schema",
     PortConflict = "port_conflict" [409] "Port taken"

@@ -196,7 +196,7 @@ impl Scan {
                 self.begin.get_or_insert(self.at);
             }
             self.at = token.end;
-            if token.kind == Kind::Word {
+            if token.kind == Kind::Name {
                 self.read_word(text);
             }
             match text {

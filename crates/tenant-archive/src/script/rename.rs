@@ -39,7 +39,7 @@ impl Renaming {
                 continue;
             }
             let new = match token.kind {
-                Kind::Word | Kind::QuotedName => self.name(text, before, rest, context),
+                Kind::Name | Kind::QuotedName => self.name(text, before, rest, context),
                 Kind::Literal => self.literal(text, rest, context),
                 Kind::DollarQuoted => Some(self.body(text, max_bytes)?),
                 Kind::Blank | Kind::Other => None,

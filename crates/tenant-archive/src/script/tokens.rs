@@ -8,7 +8,7 @@ pub(super) enum Kind {
     /// Blanks, or a comment.
     Blank,
     /// A name or a keyword.
-    Word,
+    Name,
     /// A name in double quotes.
     QuotedName,
     /// A string in single quotes, with its prefix.
@@ -114,7 +114,7 @@ fn quoted(rest: &[u8], mut at: usize, quote: u8, has_escapes: bool) -> Option<us
 
 fn word(rest: &[u8], at: usize, is_whole: bool) -> Option<Token> {
     let length = rest.iter().position(|byte| !is_word_part(*byte));
-    let Token { end, .. } = whole(Kind::Word, length, rest, at, is_whole)?;
+    let Token { end, .. } = whole(Kind::Name, length, rest, at, is_whole)?;
     let length = end - at;
     let (text, after) = rest.split_at(length);
     let prefix = |wanted: &[u8]| text.eq_ignore_ascii_case(wanted);
@@ -122,7 +122,7 @@ fn word(rest: &[u8], at: usize, is_whole: bool) -> Option<Token> {
         let end = quoted(rest, length + 1, b'\'', prefix(b"e"));
         return whole(Kind::Literal, end, rest, at, is_whole);
     }
-    Some(Token { kind: Kind::Word, end })
+    Some(Token { kind: Kind::Name, end })
 }
 
 fn dollar(rest: &[u8], at: usize, is_whole: bool) -> Option<Token> {
@@ -160,26 +160,26 @@ mod tests {
 
     #[test]
     fn tokens_are_those_of_postgres() {
-        use Kind::{DollarQuoted, Literal, Other, QuotedName, Word};
+        use Kind::{DollarQuoted, Literal, Name, Other, QuotedName};
         for (sql, expected) in [
-            ("a.\"b\"\"c\"", vec![(Word, "a"), (Other, "."), (QuotedName, "\"b\"\"c\"")]),
-            ("'it''s' x", vec![(Literal, "'it''s'"), (Word, "x")]),
-            (r"'a\' x", vec![(Literal, r"'a\'"), (Word, "x")]),
-            (r"E'a\'b' x", vec![(Literal, r"E'a\'b'"), (Word, "x")]),
-            ("table'x'", vec![(Word, "table"), (Literal, "'x'")]),
+            ("a.\"b\"\"c\"", vec![(Name, "a"), (Other, "."), (QuotedName, "\"b\"\"c\"")]),
+            ("'it''s' x", vec![(Literal, "'it''s'"), (Name, "x")]),
+            (r"'a\' x", vec![(Literal, r"'a\'"), (Name, "x")]),
+            (r"E'a\'b' x", vec![(Literal, r"E'a\'b'"), (Name, "x")]),
+            ("table'x'", vec![(Name, "table"), (Literal, "'x'")]),
             ("1e10'x'", vec![(Other, "1e10"), (Literal, "'x'")]),
-            ("-- a;\n/* b /* ; */ c */d", vec![(Word, "d")]),
-            ("a-b/c", vec![(Word, "a"), (Other, "-"), (Word, "b"), (Other, "/"), (Word, "c")]),
+            ("-- a;\n/* b /* ; */ c */d", vec![(Name, "d")]),
+            ("a-b/c", vec![(Name, "a"), (Other, "-"), (Name, "b"), (Other, "/"), (Name, "c")]),
             (
                 "$$a;$$ $x$ $$ ' $x$ $1 a$b$",
                 vec![
                     (DollarQuoted, "$$a;$$"),
                     (DollarQuoted, "$x$ $$ ' $x$"),
                     (Other, "$1"),
-                    (Word, "a$b$"),
+                    (Name, "a$b$"),
                 ],
             ),
-            ("größe", vec![(Word, "größe")]),
+            ("größe", vec![(Name, "größe")]),
             ("'open", vec![(Literal, "'open")]),
             ("$$open", vec![(DollarQuoted, "$$open")]),
             ("/* open", vec![]),
