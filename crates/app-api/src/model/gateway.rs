@@ -253,10 +253,11 @@ fn quota_used_up(endpoint: &Endpoint, used: i64, now: protocol::Timestamp) -> Ap
 
 fn refusal(error: ModelError) -> ApiError {
     let code = error.code();
-    let why = match error {
-        // The log has the status. People in a tenant must not learn with it what listens where.
-        ModelError::Status(_) => "the endpoint refused the request".to_owned(),
-        other => other.to_string(),
+    // The log has the status. People in a tenant must not learn with it what listens where.
+    let why = if matches!(error, ModelError::Status(_)) {
+        "the endpoint refused the request".to_owned()
+    } else {
+        error.to_string()
     };
     let error_response = ApiError::new(code, format!("{}: {why}.", code.status()));
     if let ModelError::Overloaded(wait) = error {
