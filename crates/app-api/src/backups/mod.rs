@@ -1,6 +1,6 @@
 //! Backups of tenants in a store: a folder, or a bucket that speaks the protocol of S3.
 //!
-//! The schedule makes every tenant due at its times: [`rules`]. A due tenant waits until it rests, and is copied then: [`worker`].
+//! The schedule makes every tenant due at its times: [`rules`]. A due tenant waits until it rests, and is copied then: `worker`.
 //! A backup is the archive of an [export](crate::transfer) as one object; its row has the checksum.
 
 mod copy;

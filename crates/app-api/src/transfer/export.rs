@@ -43,7 +43,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The bytes of the archive. Those of a whole one end with [`END_MARK`].
+    /// The bytes of the archive. Those of a whole one end with `END_MARK`.
     pub fn into_stream(self) -> BodyDataStream {
         self.response.into_body().into_data_stream()
     }
@@ -86,7 +86,7 @@ pub async fn export(
 ///
 /// # Errors
 /// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;
-/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before [`END_MARK`].
+/// `tenant_deleting`; `orchestrator_unavailable`. A failure during the stream breaks it off before `END_MARK`.
 pub async fn export_by(
     app: &App,
     entry: Option<&Entry>,
