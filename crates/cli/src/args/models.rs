@@ -20,8 +20,8 @@ pub enum ModelsCommand {
 
 #[derive(Debug, Args)]
 pub struct SetModelArgs {
-    /// address of an endpoint of the OpenAI API, like https://api.example.com/v1
-    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url,
+        help = "address of an endpoint of the OpenAI API, like https://api.example.com/v1")]
     pub url: Option<String>,
     /// name of the model at the endpoint
     #[arg(long, value_name = "NAME")]
