@@ -7,9 +7,10 @@ mod rename;
 mod tokens;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use memchr::{memchr, memmem, memrchr};
 
 use self::rename::starts_with_words;
-use self::tokens::{Kind, find, token};
+use self::tokens::{Kind, token};
 use crate::Fault;
 
 pub use self::rename::Renaming;
@@ -162,9 +163,9 @@ impl ScriptReader {
             self.state = State::Statement(Scan::default());
             return Some(ScriptItem::EndOfRows);
         }
-        let end = match find(&self.buffer, b"\n\\.\n") {
+        let end = match memmem::find(&self.buffer, b"\n\\.\n") {
             Some(newline) => newline + 1,
-            None => match self.buffer.iter().rposition(|byte| *byte == b'\n') {
+            None => match memrchr(b'\n', &self.buffer) {
                 Some(newline) => newline + 1,
                 None if self.buffer.len() > MAX_ROW_BYTES => self.buffer.len(),
                 None => return None,
@@ -262,7 +263,7 @@ fn too_long() -> Fault {
 /// The position behind the line.
 fn end_of_line(text: &[u8], at: usize) -> usize {
     let rest = text.get(at..).unwrap_or_default();
-    at + rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1)
+    at + memchr(b'\n', rest).map_or(rest.len(), |newline| newline + 1)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Gives what a statement calls by the name of the exported schema the name of the new one.
 
-use super::tokens::{Kind, find, is_word_start, token};
+use memchr::memmem;
+
+use super::tokens::{Kind, is_word_start, token};
 use crate::DatabaseFacts;
 
 /// The old and the new names of a schema and of its role.
@@ -88,7 +90,7 @@ impl Renaming {
         let (mut renamed, mut rest) = (String::with_capacity(text.len()), text);
         let is_word_part = |byte: u8| is_word_start(byte) || byte.is_ascii_digit();
         let mut before = None;
-        while let Some(at) = find(rest.as_bytes(), from.as_bytes()) {
+        while let Some(at) = memmem::find(rest.as_bytes(), from.as_bytes()) {
             let (left, found) = rest.split_at(at);
             let (word, right) = found.split_at(from.len());
             let begins = !left.bytes().last().or(before).is_some_and(is_word_part);

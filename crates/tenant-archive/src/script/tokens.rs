@@ -2,6 +2,8 @@
 //!
 //! Strings are read as with `standard_conforming_strings`, which pg_dump sets.
 
+use memchr::{memchr, memmem};
+
 /// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -77,7 +79,7 @@ fn may_begin(rest: &[u8], with: &[u8], is_whole: bool) -> Option<bool> {
 }
 
 fn line(rest: &[u8]) -> Option<usize> {
-    rest.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
+    memchr(b'\n', rest).map(|at| at + 1)
 }
 
 /// Comments of this kind nest.
@@ -136,12 +138,8 @@ fn dollar(rest: &[u8], at: usize, is_whole: bool) -> Option<Token> {
         return Some(Token { kind: Kind::Other, end: at + second });
     }
     let (tag, text) = rest.split_at(second + 1);
-    let end = find(text, tag).map(|found| tag.len() + found + tag.len());
+    let end = memmem::find(text, tag).map(|found| tag.len() + found + tag.len());
     whole(Kind::DollarQuoted, end, rest, at, is_whole)
-}
-
-pub(super) fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len()).position(|window| window == wanted)
 }
 
 #[cfg(test)]
