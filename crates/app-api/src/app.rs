@@ -25,6 +25,7 @@ use crate::db::{Database, Pooled};
 use crate::events::Events;
 use crate::model::gateway::Gateway;
 use crate::orchestrator::Orchestrator;
+use crate::outbound::target::Targets;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
@@ -32,7 +33,6 @@ use crate::settings::{Addresses, DevLogin};
 use crate::tenant::database::RolePrefix;
 use crate::tenant_databases::TenantDatabases;
 use crate::transfer::Exports;
-use crate::webhooks::target::Targets;
 
 #[derive(Clone)]
 pub struct App(Arc<Parts>);

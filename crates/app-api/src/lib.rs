@@ -29,6 +29,7 @@ pub mod mail;
 pub mod model;
 pub mod openapi;
 pub mod orchestrator;
+pub mod outbound;
 pub mod pages;
 pub mod passkeys;
 pub mod people;

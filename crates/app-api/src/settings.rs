@@ -19,9 +19,9 @@ use crate::auth::sso::Signer;
 use crate::backups::settings::{self as backups, BackupSettings};
 use crate::bootstrap_key;
 use crate::mail::settings::{self as mail, MailSettings};
+use crate::outbound::target::Targets;
 use crate::tenant::database::RolePrefix;
 use crate::transfer::DumpSettings;
-use crate::webhooks::target::Targets;
 
 pub(crate) const LISTEN: Setting =
     Setting::with_default("CIAL_LISTEN", "0.0.0.0:3100", "the admin's pages and API");
@@ -424,6 +424,23 @@ fn read_bootstrap_key(
         (Some(key), None) | (None, Some(key)) => Some(Some(bootstrap_key::Source::Supplied(key))),
         (None, None) => Some(directory?.map(bootstrap_key::Source::Made)),
     }
+}
+
+/// Reads a part of the settings from these variables alone.
+///
+/// # Errors
+/// The rules that are broken, one a line.
+#[cfg(test)]
+pub(crate) fn read_pairs<T>(
+    pairs: &[(&str, &str)],
+    read: impl FnOnce(&mut SettingsReader<'_>) -> Option<T>,
+) -> Result<T, String> {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let pairs: std::collections::HashMap<_, _> = pairs.iter().map(own).collect();
+    let lookup = move |name: &str| pairs.get(name).cloned();
+    let mut vars = SettingsReader::new(&lookup);
+    let read = read(&mut vars);
+    vars.finish(|| read).map_err(|faults| faults.0.join("\n"))
 }
 
 #[cfg(test)]

@@ -175,9 +175,8 @@ fn read_authorities(vars: &mut SettingsReader<'_>, path: &str) -> Option<Vec<Cer
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
+    use crate::settings::read_pairs;
 
     #[test]
     fn a_url_names_server_encryption_and_user() {
@@ -212,12 +211,7 @@ mod tests {
 
     /// `Ok`: whether mail is sent.
     fn read(pairs: &[(&str, &str)]) -> Result<bool, String> {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let pairs: HashMap<_, _> = pairs.iter().map(own).collect();
-        let lookup = move |name: &str| pairs.get(name).cloned();
-        let mut vars = SettingsReader::new(&lookup);
-        let read = MailSettings::read(&mut vars);
-        vars.finish(|| read).map(|read| read.is_some()).map_err(|faults| faults.0.join("\n"))
+        read_pairs(pairs, MailSettings::read).map(|read| read.is_some())
     }
 
     #[test]

@@ -6,8 +6,8 @@ use protocol::text::{LineError, check_line};
 use service::Secret;
 use url::Url;
 
+use crate::outbound::target::{Targets, literal_address};
 use crate::validation::FieldError;
-use crate::webhooks::target::{Targets, literal_address};
 
 pub const DEFAULT_REQUESTS_PER_MINUTE: u32 = 20;
 pub const DEFAULT_TOKENS_PER_DAY: u64 = 200_000;

@@ -32,8 +32,8 @@ use super::upstream::{ModelClient, ModelError, ReplyStream};
 use crate::app::App;
 use crate::db::is_foreign_key_violation;
 use crate::db::model::{self, Endpoint, Request, Settlement};
+use crate::outbound::target::Targets;
 use crate::validation::refused_field;
-use crate::webhooks::target::Targets;
 
 /// Replies at once, of all tenants. Each holds a connection to the endpoint.
 pub const MAX_REPLIES: usize = 48;

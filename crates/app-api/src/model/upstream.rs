@@ -7,9 +7,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Frame, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use protocol::model::ModelMessage;
 use protocol::problem::Code;
@@ -21,8 +19,8 @@ use url::Url;
 use super::completion::StreamError;
 use super::endpoint::completions_url;
 use crate::db::model::Endpoint;
-use crate::webhooks::client::PermittedResolver;
-use crate::webhooks::target::{Targets, literal_address};
+use crate::outbound::target::{Targets, literal_address};
+use crate::outbound::{self, PermittedClient};
 
 /// The time until the endpoint accepts the request, and again until the first text and from each text to the next. Shorter than a
 /// tenant's core waits, which receives text alone: it learns why the reply ends.
@@ -103,7 +101,7 @@ impl ModelError {
 pub struct ModelClient {
     targets: Targets,
     silence: Duration,
-    client: Client<HttpsConnector<HttpConnector<PermittedResolver>>, Full<Bytes>>,
+    client: PermittedClient,
 }
 
 /// A reply that is under way, as the endpoint streams it.
@@ -117,15 +115,7 @@ impl ModelClient {
     /// # Errors
     /// When the provider of TLS does not support the protocol versions.
     pub fn new(targets: Targets, silence: Duration) -> anyhow::Result<Self> {
-        let mut connector = HttpConnector::new_with_resolver(PermittedResolver { targets });
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)?
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
+        let connector = outbound::connector(targets, CONNECT_TIMEOUT)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)

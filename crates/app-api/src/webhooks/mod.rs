@@ -1,13 +1,12 @@
 //! Webhooks: tenant and membership events as signed requests to addresses of the operator.
 //!
 //! The transaction of a change inserts a delivery for each webhook; [`deliver`] sends what is due, at least once.
-//! [`schedule`], [`signature`] and [`target`] are pure.
+//! [`schedule`] and [`signature`] are pure.
 
 pub mod client;
 pub mod deliver;
 pub mod schedule;
 pub mod signature;
-pub mod target;
 
 use protocol::problem::{Code, FieldCode};
 use serde_json::json;
@@ -21,6 +20,7 @@ use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::webhook::{self, Delivery, Webhook};
 use crate::db::{Transaction as _, audit_log};
+use crate::outbound::target;
 use crate::validation::{FieldError, invalid_fields};
 
 /// The most deliveries that a list shows.
