@@ -50,6 +50,10 @@ impl ApiError {
         Self { problem: Box::new(problem), cause: None, retry_after: None }
     }
 
+    pub fn has_code(&self, code: Code) -> bool {
+        self.problem.code == code.as_str()
+    }
+
     /// A 500 whose cause reaches the log only.
     pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
         Self {

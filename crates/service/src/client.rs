@@ -13,6 +13,7 @@ use hyper_util::client::legacy::{Client as Pool, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use protocol::Problem;
 use protocol::headers::REQUEST_ID;
+use protocol::problem::Code;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -58,6 +59,11 @@ impl CallError {
             | Self::TimedOut(_)
             | Self::Unexpected(_) => None,
         }
+    }
+
+    /// Whether the service refused with this code.
+    pub fn has_code(&self, code: Code) -> bool {
+        self.code() == Some(code.as_str())
     }
 }
 

@@ -48,7 +48,7 @@ const IGNORED: &[&str] = &[
     Action::TenantExport.as_str(),
 ];
 
-/// What became of a due backup.
+/// The result of an attempt to copy a tenant.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Copied(CopiedArchive),
@@ -71,7 +71,7 @@ pub(super) async fn copy(
     backups: &Backups,
     row: &mut BackupRow,
 ) -> Result<Outcome, ApiError> {
-    // An attempt before may have left an object. One that still runs cannot harm: each attempt has a name of its own.
+    // An earlier attempt may have left an object. An attempt that still runs cannot harm: each has a name of its own.
     backups.store.remove(&row.object).await.map_err(super::unavailable)?;
     // Before anything is read: what changes in between makes the next backup a copy again.
     let taken_at = app.clock.now();
@@ -96,7 +96,7 @@ pub(super) async fn copy(
     write_in_time(app, backups, row, Source { tenant, last_start, taken_at }).await
 }
 
-/// What is copied.
+/// A tenant as it was before its copy began.
 struct Source {
     tenant: Tenant,
     last_start: Option<String>,
@@ -148,8 +148,8 @@ fn attempt_object(row: &BackupRow) -> String {
     format!("{}/{}-{}-{attempt}.tar.zst", row.slug, row.due_at.format("%Y-%m-%dT%H-%M-%SZ"), row.id)
 }
 
-/// Prolongs the claim. Returns `false` when it is lost; one that cannot be prolonged while the database is away may be, too, which shows
-/// at the end.
+/// Prolongs the claim. Returns `false` when another process holds it. While the database is away nobody knows; the last write of the
+/// copy checks the claim once more.
 async fn renew(app: &App, row: &mut BackupRow) -> bool {
     let until = app.clock.now() + CLAIM_LIFETIME;
     let renewed =
@@ -164,7 +164,7 @@ async fn renew(app: &App, row: &mut BackupRow) -> bool {
     true
 }
 
-/// `None` for a tenant that may go on without a start.
+/// `None` while the container may run on without another start.
 fn describe_start(start: &LastStart) -> Option<String> {
     let at = start.at.filter(|_| start.has_ended)?;
     Some(format!("{} {}", start.container_id, at.to_rfc3339()))
@@ -180,7 +180,7 @@ async fn unchanged_since(
 ) -> Result<Option<BackupRow>, ApiError> {
     let mut conn = app.conn().await?;
     let latest = backup::latest(&mut conn, tenant.id, now).await?;
-    // One that lacks something does not do instead of another.
+    // A backup without the schema does not stand for a whole one.
     let Some(latest) = latest.filter(|latest| latest.failure.is_none()) else { return Ok(None) };
     let Some(taken_at) = latest.taken_at else { return Ok(None) };
     if last_start.is_none() || latest.last_start.as_deref() != last_start {
@@ -211,15 +211,17 @@ async fn write(
     };
     let mut archive = match archive {
         Ok(archive) => archive,
-        Err(error) if is(&error, Code::TenantAwake) => return Ok(Outcome::Awake),
-        Err(error) if is(&error, Code::TenantNotRunning) || is(&error, Code::TenantDeleting) => {
+        Err(error) if error.has_code(Code::TenantAwake) => return Ok(Outcome::Awake),
+        Err(error)
+            if error.has_code(Code::TenantNotRunning) || error.has_code(Code::TenantDeleting) =>
+        {
             return Ok(Outcome::NoData);
         }
         Err(error) => return Err(error),
     };
     let without = without.or(archive.take_left_out());
     let pieces = archive.into_stream().map(|piece| piece.map_err(anyhow::Error::from));
-    // The store must see the end of an archive that is given up, so that it takes back what it has.
+    // An archive that is given up ends with an error, so that the store deletes its parts.
     let pieces = whole(pieces.take_until(ended.cancelled()));
     let written = match backups.store.write(&row.object, pieces).await {
         Ok(written) => written,
@@ -239,10 +241,6 @@ async fn write(
         last_start,
         without,
     }))
-}
-
-fn is(error: &ApiError, code: Code) -> bool {
-    error.problem.code == code.as_str()
 }
 
 /// Ends with an error unless the last bytes are those of a whole archive: a stop of this process ends it in what looks like good order.

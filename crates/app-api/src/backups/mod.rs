@@ -39,7 +39,7 @@ const MAX_REQUESTED: i64 = 5;
 /// The most problems that a status shows.
 const MAX_PROBLEMS: i64 = 100;
 
-/// The store of this installation, and what is made of it.
+/// The store of this installation, the schedule and the retention.
 pub struct Backups {
     pub store: Store,
     pub schedule: Schedule,
@@ -141,7 +141,7 @@ fn new_backup(id: Uuid, (tenant_id, slug): (Uuid, &str), due_at: Timestamp) -> N
     }
 }
 
-/// Deletes a backup with its archive; one that waits is not made.
+/// Deletes a backup with its archive. A backup that waits is never made.
 ///
 /// # Errors
 /// `resource_not_found`; `backup_store_unavailable`, which leaves the backup.
@@ -151,7 +151,7 @@ pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiEr
     remove(app, backups, row, Actor::from(caller)).await
 }
 
-/// The object goes first: a row without one is found, and an object without a row is not.
+/// The object goes first: the check of the store finds a row without its object, and nothing finds an object without its row.
 async fn remove(
     app: &App,
     backups: &Backups,
@@ -219,14 +219,14 @@ pub async fn restore(
     let (body, failed) = backups.store.read(&row.object, sha256).await.map_err(unavailable)?;
     let imported = transfer::import(app, caller, admitted, slug, body).await;
     imported.map_err(|error| {
-        let is_corrupt = error.problem.code == Code::ArchiveCorrupt.as_str();
+        let is_corrupt = error.has_code(Code::ArchiveCorrupt);
         // The import sees a body that broke off; why it did is known here.
         match failed.take() {
             Some(ReadError::Store(error)) => unavailable(error),
             Some(ReadError::WrongChecksum) => corrupt(&row),
             None if is_corrupt => corrupt(&row),
             // The import waits for the store, not for the client.
-            None if error.problem.code == Code::RequestTimedOut.as_str() => {
+            None if error.has_code(Code::RequestTimedOut) => {
                 let detail = "The store of backups sent nothing for a minute.";
                 ApiError::new(Code::BackupStoreUnavailable, detail)
             }

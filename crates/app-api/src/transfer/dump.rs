@@ -29,7 +29,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 << 10;
 /// The end of what pg_dump complains about.
 const MAX_COMPLAINT_BYTES: usize = 4 << 10;
-/// What a dump leaves of the disk, on which the database may lie as well.
+/// The space that a dump leaves on the disk, in bytes: the database may lie on the same disk.
 const MIN_FREE_BYTES: u64 = 1 << 30;
 /// How much is written between two looks at the disk.
 const FREE_CHECK_BYTES: u64 = 4 << 20;

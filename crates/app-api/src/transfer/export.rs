@@ -154,7 +154,7 @@ fn set_headers(response: &mut Response, tenant: &Tenant) -> Result<(), ApiError>
 async fn last_start(app: &App, tenant: &Tenant) -> Result<Option<LastStart>, ApiError> {
     match app.orchestrator.last_start(tenant.tenant_id()).await {
         Ok(start) => Ok(Some(start)),
-        Err(error) if error.code() == Some(Code::NoSuchTenant.as_str()) => Ok(None),
+        Err(error) if error.has_code(Code::NoSuchTenant) => Ok(None),
         Err(error) => Err(unreadable(error)),
     }
 }
@@ -232,7 +232,7 @@ async fn dump_if(
     match begin_dump(app, tenant, names).await {
         Ok(database) => Ok((Some(database), None)),
         Err(error) => {
-            let is_of_schema = OF_SCHEMA.iter().any(|code| code.as_str() == error.problem.code);
+            let is_of_schema = OF_SCHEMA.into_iter().any(|code| error.has_code(code));
             if choice != DatabaseChoice::IfReadable || !is_of_schema {
                 return Err(error);
             }
@@ -317,12 +317,12 @@ fn unreadable_schema(why: &str) -> ApiError {
 }
 
 fn unavailable(error: CallError) -> ApiError {
-    if error.code() == Some(Code::TenantAwake.as_str())
+    if error.has_code(Code::TenantAwake)
         && let CallError::Refused(problem) = &error
     {
         return ApiError::new(Code::TenantAwake, &problem.detail);
     }
-    if error.code() == Some(Code::NoSuchTenant.as_str()) {
+    if error.has_code(Code::NoSuchTenant) {
         let detail = "The tenant has no data yet: it never started.";
         return ApiError::new(Code::TenantNotRunning, detail);
     }

@@ -94,11 +94,11 @@ impl Attempt<'_> {
             Ok(output) => return self.follow(output).await,
             Err(error) => error,
         };
-        if error.code() == Some(Code::TooManyCommands.as_str()) {
+        if error.has_code(Code::TooManyCommands) {
             return Outcome::Queued;
         }
         tracing::warn!(tenant = %self.tenant.id, %error, "task not started");
-        if error.code() == Some(Code::TenantStopped.as_str()) {
+        if error.has_code(Code::TenantStopped) {
             return Outcome::Failed("The tenant is stopped.".to_owned());
         }
         // After a refusal no program begins, however much was sent.

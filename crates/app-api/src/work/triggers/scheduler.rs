@@ -284,13 +284,13 @@ fn is_final(error: &ApiError) -> bool {
         Code::InvalidFields,
         Code::TenantSchemaDamaged,
     ];
-    codes.iter().any(|code| error.problem.code == code.as_str())
+    codes.into_iter().any(|code| error.has_code(code))
 }
 
 /// The failure as the tenant reads it.
 fn shown(error: &WorkError) -> String {
     match error {
-        WorkError::Refused(error) if error.problem.code == Code::TooManyExecutions.as_str() => {
+        WorkError::Refused(error) if error.has_code(Code::TooManyExecutions) => {
             bounded(&error.problem.detail)
         }
         WorkError::Schema(_) => {
