@@ -64,7 +64,7 @@ pub struct AccessKey {
     pub secret: Secret,
 }
 
-/// What a URL says.
+/// The parts of `CIAL_BACKUP_URL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Place {
     Folder(PathBuf),
@@ -187,9 +187,8 @@ fn read_key(vars: &mut SettingsReader<'_>, path: &str) -> Option<AccessKey> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
+    use crate::settings::read_pairs;
 
     #[test]
     fn a_url_names_a_folder_or_a_bucket() {
@@ -228,12 +227,7 @@ mod tests {
 
     /// `Ok`: whether there are backups.
     fn read(pairs: &[(&str, &str)]) -> Result<bool, String> {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let pairs: HashMap<_, _> = pairs.iter().map(own).collect();
-        let lookup = move |name: &str| pairs.get(name).cloned();
-        let mut vars = SettingsReader::new(&lookup);
-        let read = BackupSettings::read(&mut vars);
-        vars.finish(|| read).map(|read| read.is_some()).map_err(|faults| faults.0.join("\n"))
+        read_pairs(pairs, BackupSettings::read).map(|read| read.is_some())
     }
 
     #[test]

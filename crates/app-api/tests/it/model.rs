@@ -408,6 +408,21 @@ async fn a_tenant_is_who_its_token_says_and_sends_within_bounds() {
     assert_eq!(public.status, 401, "no route of the public listener");
 }
 
+/// Sends all requests at the same moment, and lets the endpoint reply once so many of them have arrived there.
+async fn together<F: Future>(
+    requests: impl Iterator<Item = F>,
+    (endpoint, admitted): (&ModelServer, usize),
+    gate: &Gate,
+) -> Vec<F::Output> {
+    let all = futures_util::future::join_all(requests);
+    let opened = async {
+        let have_arrived = async || Ok(endpoint.requests().len() == admitted);
+        eventually("the admitted requests", TEST_TIMEOUT, have_arrived).await.unwrap();
+        gate.open();
+    };
+    tokio::join!(all, opened).0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_at_the_same_moment_do_not_pass_a_quota_together() {
     let models = Models::start().await;
@@ -417,14 +432,8 @@ async fn requests_at_the_same_moment_do_not_pass_a_quota_together() {
     let endpoint = models.set(script, json!({ "requests_per_minute": 5 })).await;
     let token = models.token("acme").await;
     let ask = async || read(models.open(&token, messages("Hello")).await).await;
-    let all = futures_util::future::join_all((0..100).map(|_| ask()));
-    let opened = async {
-        // The refusals arrive while the five wait.
-        let admitted = async || Ok(endpoint.requests().len() == 5);
-        eventually("five requests", TEST_TIMEOUT, admitted).await.unwrap();
-        gate.open();
-    };
-    let (replies, ()) = tokio::join!(all, opened);
+    // The refusals arrive while the five wait.
+    let replies = together((0..100).map(|_| ask()), (&endpoint, 5), &gate).await;
     let count = |expected: &str| replies.iter().filter(|r| r.problem() == expected).count();
     let (fine, refused) = (count("200 fine"), count("429 model_quota"));
     assert_eq!((fine, fine + refused + count("503 model_busy")), (5, 100));
@@ -455,13 +464,7 @@ async fn replies_under_way_count_against_the_day_and_another_day_begins_anew() {
     let token = models.token("acme").await;
     let ask = async || read(models.open(&token, messages("Hello")).await).await;
     // Each reserves 1,026: after the third, nothing is left.
-    let all = futures_util::future::join_all((0..8).map(|_| ask()));
-    let opened = async {
-        let admitted = async || Ok(endpoint.requests().len() == 3);
-        eventually("three requests", TEST_TIMEOUT, admitted).await.unwrap();
-        gate.open();
-    };
-    let (replies, ()) = tokio::join!(all, opened);
+    let replies = together((0..8).map(|_| ask()), (&endpoint, 3), &gate).await;
     let count = |expected: &str| replies.iter().filter(|r| r.problem() == expected).count();
     assert_eq!((count("200 fine"), count("429 model_quota")), (3, 5));
     assert_eq!(models.charged("acme").await, 3_000);
