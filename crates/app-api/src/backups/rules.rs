@@ -29,7 +29,7 @@ pub fn last_due(
     planned_until: Timestamp,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    // Of a schedule that comes round often, only the last day is looked at.
+    // A schedule of every minute has half a million times a year: the last day is enough for it.
     let recent = last_between(schedule, planned_until.max(now - DAY), now);
     recent.or_else(|| last_between(schedule, planned_until, now))
 }
@@ -39,7 +39,7 @@ fn last_between(schedule: &Schedule, after: Timestamp, until: Timestamp) -> Opti
     std::iter::successors(Some(after), next).skip(1).last()
 }
 
-/// No replica plans ahead. A time that lies so far ahead is of one whose clock was wrong, and would end the schedule until then.
+/// No replica plans ahead, so a replica with a wrong clock planned a time that lies so far ahead. No tenant would be due until then.
 pub fn is_of_wrong_clock(planned_until: Timestamp, now: Timestamp) -> bool {
     planned_until > now + MAX_CLOCK_STEP
 }
@@ -48,8 +48,8 @@ pub fn is_overdue(due_at: Timestamp, now: Timestamp) -> bool {
     due_at + OVERDUE_AFTER < now
 }
 
-/// The delay of a tenant that woke up before it could be copied: an eighth of what it has waited. One that never gets ready looks as if
-/// it rested, and is asked for less and less often.
+/// The delay of a tenant that woke up before it could be copied: an eighth of the time that it has waited. A tenant that never gets
+/// ready looks as if it rested; it is tried less and less often.
 pub fn awake_delay(due_at: Timestamp, now: Timestamp) -> Duration {
     let waited = (now - due_at).to_std().unwrap_or_default();
     (waited / 8).clamp(RETRY_DELAY, MAX_AWAKE_DELAY)
@@ -61,7 +61,7 @@ pub fn retry_delay(failures: i32) -> Duration {
     RETRY_DELAY * (1 << doublings.min(MAX_DOUBLINGS))
 }
 
-/// How many backups of a tenant stay, of those that the store holds. The latest one always does.
+/// How many backups of a tenant stay. The latest always stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// The last of each of so many days on which backups were made.
@@ -79,7 +79,7 @@ impl Retention {
         usize::try_from(age).is_ok_and(|age| age > days)
     }
 
-    /// Returns the backups that go, of those of one tenant.
+    /// Returns which of one tenant's backups the rule deletes.
     pub fn expired<I: Copy + Ord>(self, backups: &[(I, Timestamp)]) -> Vec<I> {
         let mut latest_first = backups.to_vec();
         latest_first.sort_by_key(|(id, taken_at)| std::cmp::Reverse((*taken_at, *id)));

@@ -34,7 +34,7 @@ const _: () = assert!(
     (MAX_RETRIES as u64 + 1) * PART_TIMEOUT.as_secs() + MAX_RETRIES as u64 * RETRY_DELAY.as_secs()
         < 60
 );
-/// What the disk of a folder must have left: the database may lie on it, too.
+/// The space that archives leave on the disk of a folder, in bytes: the database may lie on the same disk.
 const RESERVE_BYTES: u64 = 1 << 30;
 /// Where a folder keeps what is being written, below itself.
 const PARTS: &str = ".parts";
@@ -42,7 +42,7 @@ const PARTS: &str = ".parts";
 pub struct Store {
     archives: Operator,
     disk: Option<Disk>,
-    /// What is being written to a folder. A bucket shows nothing before it is whole.
+    /// The unfinished archives of a folder. A bucket shows no object before its upload is complete.
     parts: Option<Operator>,
 }
 

@@ -1,5 +1,5 @@
-//! Makes tenants due, copies those that rest, and removes what is too old. Every replica does; a claim keeps two from copying one
-//! tenant at the same time.
+//! Makes tenants due, copies those that rest, and deletes old backups. Every replica does so; a claim keeps two replicas from copying
+//! one tenant at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,11 +21,11 @@ use crate::db::{Transaction as _, audit_log};
 
 /// A tenant that rests is copied at most this long after it is due.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two comparisons of the rows with the store.
+/// The time between two comparisons of the rows with the store.
 const CHECK_INTERVAL: Duration = Duration::from_secs(3_600);
 /// The orchestrator does two transfers at once: one is left for people.
 const MAX_COPIES: usize = 1;
-/// So many polls after the last one, the plan is read again, whatever its next time is: the clock may have been wrong.
+/// After so many polls the plan is read again, even if no time is due: the clock may have been wrong when it was read.
 const POLLS_OF_PLAN: u32 = 60;
 /// Objects that a store may list besides those of the rows.
 const MAX_STRAY_OBJECTS: usize = 100_000;
@@ -214,10 +214,10 @@ async fn expire(app: &App, backups: &Backups, tenant: Option<Uuid>) -> Result<()
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
     let mut expired = BTreeSet::new();
     for row in &rows {
-        // One of the future is of a clock that was wrong. It would count as the latest.
+        // A wrong clock gave a backup a time of the future. As the latest backup it would displace the real ones.
         let Some(taken_at) = row.taken_at.filter(|taken_at| *taken_at <= now) else { continue };
         if row.state == BackupState::Complete {
-            // One that lacks the schema takes no place of a whole one.
+            // The rules count backups without the schema apart, so that they displace no whole ones.
             let is_whole = row.failure.is_none();
             groups.entry((row.tenant_id, is_whole)).or_default().push((row.id, taken_at));
         } else if backups.retention.forgets(taken_at, now) {
@@ -254,7 +254,7 @@ async fn check_store(app: &App, backups: &Backups) {
 async fn check(app: &App, backups: &Backups) -> anyhow::Result<()> {
     let orphans = backup::orphans(&mut *app.database.conn().await?).await?;
     for row in orphans {
-        // One that stays in the store keeps its row, and none of the others.
+        // A backup whose object cannot be removed keeps its row; the others go.
         if let Err(error) = remove(app, backups, row, Actor::command(ACTOR)).await {
             warn(&error.into_error(), "deleting the backup of a deleted tenant failed");
         }

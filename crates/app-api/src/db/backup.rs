@@ -107,7 +107,7 @@ pub async fn lower_plan(conn: &mut Conn, from: Timestamp, to: Timestamp) -> Quer
 }
 
 /// Inserts a backup that somebody requested. A backup of the tenant that waits already is due at once instead. So is one that the
-/// schedule makes at the moment: its copy may be of a time before the request, and loses its claim. One that was requested and runs stays.
+/// schedule makes at the moment: its copy may be of a time before the request, and loses its claim. A requested backup that runs stays.
 pub async fn request(conn: &mut Conn, new: &NewBackup) -> QueryResult<BackupRow> {
     // The open row may end, and another may be of the same time.
     const ATTEMPTS: usize = 5;
@@ -150,7 +150,7 @@ pub async fn count_requested(conn: &mut Conn, tenant: Uuid) -> QueryResult<i64> 
 #[derive(Clone, Copy, Debug)]
 pub struct ClaimTimes {
     pub now: Timestamp,
-    /// Nobody else copies what is claimed before this time.
+    /// Until this time no other process copies the tenant.
     pub until: Timestamp,
     /// A claim or a delay that reaches further than this is from before a step of the clock, and does not count.
     pub latest: Timestamp,
@@ -289,7 +289,7 @@ pub async fn delete(conn: &mut Conn, row: &BackupRow) -> QueryResult<bool> {
     Ok(diesel::delete(same).execute(conn).await? == 1)
 }
 
-/// The latest backup of a tenant that the store holds. One of the future is of a clock that was wrong.
+/// The latest backup of a tenant in the store. Backups of the future do not count: a wrong clock gave them their times.
 pub async fn latest(
     conn: &mut Conn,
     tenant: Uuid,

@@ -44,11 +44,11 @@ pub struct Request {
     pub day: NaiveDate,
     /// Since 1970.
     pub minute: i64,
-    /// What the reply may take, until it says what it took.
+    /// The tokens that the reply may take, until its own count is known.
     pub reserved: i64,
 }
 
-/// What a reply took, in the place of what it reserved.
+/// The tokens that a reply took, which replace its reservation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settlement {
     pub reserved: i64,
@@ -102,7 +102,7 @@ pub async fn admit(conn: &mut Conn, request: Request, endpoint: &Endpoint) -> Qu
     Ok(counted == 1)
 }
 
-/// Replaces what a reply reserved, and forgets days of long ago.
+/// Replaces the reservation of a reply by its tokens, and deletes old days.
 pub async fn settle(
     conn: &mut Conn,
     tenant: TenantId,
@@ -138,7 +138,7 @@ pub async fn usage(conn: &mut Conn, tenant: TenantId, limit: i64) -> QueryResult
         .await
 }
 
-/// What a tenant used on one day.
+/// A tenant's use of the model on one day.
 pub async fn usage_on(
     conn: &mut Conn,
     tenant: TenantId,

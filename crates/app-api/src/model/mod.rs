@@ -101,7 +101,7 @@ pub async fn unset(app: &App, caller: &Principal) -> Result<(), ApiError> {
     .await
 }
 
-/// What a tenant used.
+/// A tenant's use of the model.
 ///
 /// # Errors
 /// `database_unavailable`.

@@ -12,7 +12,7 @@ use super::completion::Usage;
 
 /// Bytes of a token in English text. Other scripts have more tokens, which the count of the endpoint says.
 const BYTES_PER_TOKEN: usize = 4;
-/// What a reply reserves for its own text, unless the operator bounds replies.
+/// The tokens that a reply reserves for its own text, unless the operator bounds replies.
 const DEFAULT_REPLY_TOKENS: i64 = 1_024;
 
 /// The tokens of a request by the bytes of its texts.
