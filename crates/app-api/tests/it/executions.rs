@@ -9,7 +9,7 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 
 use crate::harness::orchestrator::TaskReply;
-use crate::harness::{FakeOrchestrator, Server, TestResponse};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse};
 use crate::packages::{archive, call, two_tenants, upload};
 
 const TWO_TASKS: &str = r#"
@@ -88,11 +88,17 @@ impl Acme {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        let waited = tokio::time::timeout(crate::harness::TEST_TIMEOUT, wait).await;
+        let waited = tokio::time::timeout(TEST_TIMEOUT, wait).await;
         match waited {
             Ok(shown) => shown,
             Err(_) => panic!("still {}", self.get(&path).await.text()),
         }
+    }
+
+    /// Waits until the tenant has received as many tasks. A task is `running` before that.
+    async fn until_received(&self, tasks: usize) {
+        let received = async || Ok(self.jobs().len() == tasks);
+        testkit::eventually("the tasks", TEST_TIMEOUT, received).await.unwrap();
     }
 
     async fn until_state(&self, id: &str, state: &str) -> Value {
@@ -227,13 +233,13 @@ async fn an_attempt_whose_end_is_unknown_counts_as_one() {
     let replies = [TaskReply::NeverEnds, succeeds(json!(1)), TaskReply::NeverEnds];
     let mut acme = Acme::new(&replies).await;
     let id = acme.run().await;
-    acme.until(&id, |shown| shown["tasks"][0]["state"] == "running").await;
+    acme.until_received(1).await;
     acme.server = acme.server.restart().await;
     acme.server.advance_clock(Duration::from_secs(60));
     // The task has a retry left; the one after it has none.
     acme.until(&id, |shown| shown["tasks"][0]["state"] == "waiting").await;
     acme.server.advance_clock(Duration::from_secs(60));
-    acme.until(&id, |shown| shown["tasks"][1]["state"] == "running").await;
+    acme.until_received(3).await;
     acme.server = acme.server.restart().await;
     acme.server.advance_clock(Duration::from_secs(180));
     let failed = acme.until_state(&id, "failed").await;
@@ -249,7 +255,7 @@ async fn an_attempt_whose_end_is_unknown_counts_as_one() {
 async fn a_cancelled_execution_ends_with_its_task() {
     let acme = Acme::new(&[TaskReply::NeverEnds]).await;
     let id = acme.run().await;
-    acme.until(&id, |shown| shown["tasks"][0]["state"] == "running").await;
+    acme.until_received(1).await;
     let path = format!("/v1/tenants/acme/executions/{id}/cancel");
     assert_eq!(acme.post(&path, &acme.key, json!({})).await.status, 202);
     let cancelled = acme.until_state(&id, "cancelled").await;
