@@ -17,7 +17,9 @@ async fn with_tenants() -> (Server, TestClient) {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/v1/tenants", acme()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
-    server.until_state("acme", State::Running).await;
+    for slug in ["acme", "globex"] {
+        server.until_state(slug, State::Running).await;
+    }
     (server, owner)
 }
 

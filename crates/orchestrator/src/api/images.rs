@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use protocol::images::{PulledImageList, RemovedImage, is_digest};
 use protocol::problem::Code;
@@ -40,14 +40,15 @@ pub(super) struct RemoveQuery {
 
 pub(super) async fn remove(
     State(operations): State<Arc<Operations>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<Json<RemovedImage>, ApiError> {
     let Query(RemoveQuery { preparations }) =
         query.map_err(|rejection| ApiError::new(Code::InvalidQuery, rejection.body_text()))?;
-    if !is_digest(&id) {
-        return Err(ApiError::new(Code::NotFound, "An image's id is sha256: and 64 digits."));
-    }
+    let id =
+        id.ok().map(|Path(id)| id).filter(|id| is_digest(id)).ok_or_else(|| {
+            ApiError::new(Code::NotFound, "An image's id is sha256: and 64 digits.")
+        })?;
     let removed =
         operations.remove_pulled_image(&id, preparations).await.map_err(driver_failure)?;
     Ok(Json(RemovedImage { removed }))
