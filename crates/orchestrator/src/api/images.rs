@@ -43,12 +43,12 @@ pub(super) async fn remove(
     id: Result<Path<String>, PathRejection>,
     query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<Json<RemovedImage>, ApiError> {
-    let Query(RemoveQuery { preparations }) =
-        query.map_err(|rejection| ApiError::new(Code::InvalidQuery, rejection.body_text()))?;
     let id =
         id.ok().map(|Path(id)| id).filter(|id| is_digest(id)).ok_or_else(|| {
             ApiError::new(Code::NotFound, "An image's id is sha256: and 64 digits.")
         })?;
+    let Query(RemoveQuery { preparations }) =
+        query.map_err(|rejection| ApiError::new(Code::InvalidQuery, rejection.body_text()))?;
     let removed =
         operations.remove_pulled_image(&id, preparations).await.map_err(driver_failure)?;
     Ok(Json(RemovedImage { removed }))
