@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::extract::RawPathParams;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::http::StatusCode;
 use axum::response::Response;
 use protocol::problem::{Code, reason_phrase};
@@ -22,8 +23,11 @@ struct CodePage {
     remedy: Option<&'static str>,
 }
 
-pub async fn show_code(params: RawPathParams) -> Result<Response, ApiError> {
-    let code = path_part(&params, "code").and_then(Code::from_word);
+pub async fn show_code(
+    params: Result<RawPathParams, RawPathParamsRejection>,
+) -> Result<Response, ApiError> {
+    let params = params.as_ref().ok();
+    let code = params.and_then(|params| path_part(params, "code")).and_then(Code::from_word);
     let code =
         code.ok_or_else(|| ApiError::new(Code::NotFound, "There is no problem of this code."))?;
     let statuses =

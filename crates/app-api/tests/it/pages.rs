@@ -209,5 +209,7 @@ async fn every_problem_code_has_a_page_for_everybody() {
     let missing = server.visitor.visit("/problems/nothing").await;
     assert_eq!(missing.status, 404);
     assert!(missing.text().contains(r#"<a href="/problems/not_found">"#), "{}", missing.text());
-    assert_eq!(server.visitor.get("/problems/%00").await.problem(), "404 not_found");
+    for path in ["/problems/%00", "/problems/%ff"] {
+        assert_eq!(server.visitor.get(path).await.problem(), "404 not_found", "{path}");
+    }
 }
