@@ -56,6 +56,7 @@ pub const ROUTES: &[Route] = routes! {
     page GET    "/assets/passkey.js",           Public,        "", pages::assets::passkey_script;
     page GET    "/assets/icon.svg",             Public,        "", pages::assets::icon;
     page GET    "/favicon.ico",                 Public,        "", pages::assets::icon;
+    page GET    "/problems/{code}",             Public,        "", pages::problem_code::show_code;
     call GET    "/api/openapi.json",            Public,        "This description", show_description;
 
     call POST   "/api/auth/sign-up/email",      Public,        "Create the owner's account", api::auth::sign_up;

@@ -474,6 +474,44 @@ mod tests {
     }
 
     #[test]
+    fn a_bootstrap_key_that_is_none_refuses_the_start_and_is_not_shown() {
+        let key = KeyText::random().unwrap().reveal().to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name).display().to_string()
+        };
+        let (good, bad) = (file("good", &format!("{key}\n")), file("bad", "cial_almost"));
+        let missing = dir.path().join("missing").display().to_string();
+        let read = |supplied: Option<&str>, from: Option<&str>| {
+            let lookup = |name: &str| match name {
+                "CIAL_BOOTSTRAP_KEY" => supplied.map(str::to_owned),
+                "CIAL_BOOTSTRAP_KEY_FILE" => from.map(str::to_owned),
+                _ => None,
+            };
+            let mut vars = SettingsReader::new(&lookup);
+            let source = read_bootstrap_key(&mut vars, Some(None));
+            vars.finish(|| source).map_err(|faults| faults.0.join("\n"))
+        };
+        let is_supplied = |source| matches!(source, Ok(Some(bootstrap_key::Source::Supplied(_))));
+        assert!(is_supplied(read(Some(&key), None)));
+        assert!(is_supplied(read(None, Some(&good))));
+        assert!(matches!(read(None, None), Ok(None)));
+        for (supplied, from) in [
+            (Some("cial_almost"), None),
+            (None, Some(&bad)),
+            (None, Some(&missing)),
+            (Some(key.as_str()), Some(&good)),
+        ] {
+            let Err(refused) = read(supplied, from.map(String::as_str)) else {
+                panic!("accepted: {supplied:?} {from:?}")
+            };
+            assert!(refused.starts_with("CIAL_BOOTSTRAP_KEY"), "{refused}");
+            assert!(!refused.contains(&key) && !refused.contains("almost"), "{refused}");
+        }
+    }
+
+    #[test]
     fn an_https_admin_must_name_its_proxies() {
         let trusted = |admin: &'static str, proxies: Option<&'static str>| {
             let lookup = move |name: &str| match name {

@@ -45,6 +45,8 @@ pub struct ResponseFacts {
     pub request_id: String,
     pub retry_after: Option<u64>,
     pub fields: Vec<protocol::problem::FieldError>,
+    /// The page of the server about the code.
+    pub docs: Option<String>,
 }
 
 impl CliError {
@@ -140,6 +142,7 @@ impl CliError {
             "request_id": facts.map(|facts| &facts.request_id).filter(|id| !id.is_empty()),
             "retry_after": facts.and_then(|facts| facts.retry_after),
             "errors": fields,
+            "docs": facts.and_then(|facts| facts.docs.as_ref()),
             "exit_code": self.exit as u8,
         }})
     }
@@ -160,6 +163,9 @@ impl fmt::Display for CliError {
             write!(f, "\n  next: {next}")?;
         }
         if let Some(facts) = self.response() {
+            if let Some(docs) = &facts.docs {
+                write!(f, "\n  docs: {docs}")?;
+            }
             write!(f, "\n  response: {}", facts.summary())?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The stream of events: what changes about the tenants that a caller may see.
+//! The stream of events: what changes about tenants, people, keys and apps, as far as a caller may see it.
 //!
 //! Each event is one of `text/event-stream` (HTML, server-sent events): `id` and `event` are the id and the kind, `data` is
 //! the [`Event`] as JSON.
@@ -11,7 +11,7 @@ use crate::{Slug, State, TenantId};
 /// The kind of the one event that is no change: events were missed, so read what is shown anew. Its data is `{"id"}`.
 pub const RESYNC: &str = "resync";
 
-/// A change of a tenant. Times are RFC 3339, UTC, with milliseconds.
+/// A change. Times are RFC 3339, UTC, with milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
@@ -19,9 +19,12 @@ pub struct Event {
     pub id: i64,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub at: String,
-    /// `tenant.created`, `tenant.changed` or `tenant.deleted`.
+    /// What changed and how, like `tenant.changed` or `membership.created`. Later versions have further kinds.
     pub kind: String,
-    pub tenant: EventTenant,
+    /// Null: the change concerns no tenant.
+    pub tenant: Option<EventTenant>,
+    /// Null: the tenant itself changed.
+    pub resource: Option<EventResource>,
 }
 
 /// The tenant right after the change.
@@ -37,4 +40,26 @@ pub struct EventTenant {
     pub state_since: String,
     pub state_reason: Option<String>,
     pub revision: i64,
+}
+
+/// What changed, right after the change or, where it is deleted, before. What the API shows of it is read at the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventResource {
+    /// `membership`, `user`, `invitation`, `key`, `app`, `release` or `rollout`.
+    pub kind: String,
+    /// The id in the paths of the API: of a membership the user's, of an app its slug, of a release its name.
+    pub id: String,
+    /// The e-mail address of people, the image of a release, the release of a rollout. Absent: the person is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Of people and keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The app of a release or a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// Of a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }

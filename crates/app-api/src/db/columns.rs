@@ -66,5 +66,7 @@ unwraps! {
     JsonColumn => Option<Upstream>,
     JsonColumn => protocol::process::AppSpec,
     JsonColumn => Option<TenantApp>,
+    JsonColumn => Option<protocol::events::EventTenant>,
+    JsonColumn => Option<protocol::events::EventResource>,
     JsonColumn => Option<ProvisionedDatabase>,
 }

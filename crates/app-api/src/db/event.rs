@@ -1,36 +1,31 @@
-//! `events` and `event_head`: changes of tenants, written by triggers at the commit of the change.
+//! `events` and `event_head`: what changes, written by triggers at the commit of the change.
 
 use diesel::QueryableByName;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable};
+use diesel::sql_types::{BigInt, Bool, Nullable};
 use diesel_async::RunQueryDsl;
-use protocol::spec::Desired;
-use protocol::{Slug, State, Timestamp};
+use protocol::Timestamp;
+use protocol::api_keys::Role;
+use protocol::events::{EventResource, EventTenant};
+use protocol::people::MemberRole;
 use uuid::Uuid;
 
 use super::Conn;
-use super::columns::TextColumn;
+use super::columns::JsonColumn;
 use super::schema::events::{self, dsl};
 use super::schema::memberships;
 
-/// A change of a tenant, with the tenant right after the change.
+/// A change, with the tenant that it concerns right after the change.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
 #[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
 pub struct EventRow {
     pub id: i64,
     pub at: Timestamp,
     pub kind: String,
-    pub tenant_id: Uuid,
-    #[diesel(deserialize_as = TextColumn<Slug>)]
-    pub slug: Slug,
-    pub name: String,
-    #[diesel(deserialize_as = TextColumn<Desired>)]
-    pub desired: Desired,
-    #[diesel(deserialize_as = TextColumn<State>)]
-    pub state: State,
-    pub state_since: Timestamp,
-    pub state_reason: Option<String>,
-    pub revision: i64,
+    #[diesel(deserialize_as = JsonColumn<Option<EventTenant>>)]
+    pub tenant: Option<EventTenant>,
+    #[diesel(deserialize_as = JsonColumn<Option<EventResource>>)]
+    pub resource: Option<EventResource>,
 }
 
 /// The ids of the stored events. Ids have no gap.
@@ -50,13 +45,23 @@ pub async fn bounds(conn: &mut Conn) -> QueryResult<Bounds> {
     diesel::sql_query(query).get_result(conn).await
 }
 
-/// The tenants whose events a caller may see: all, narrowed by each bound that is set.
+/// The events that a caller may see: what any of the roles admits. The default admits none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
-    /// Only this tenant.
+    /// Only events of this tenant.
     pub tenant: Option<Uuid>,
-    /// Only tenants with a membership of this user.
-    pub member: Option<Uuid>,
+    /// The role on every tenant.
+    pub tenants: Option<Role>,
+    /// The role on what belongs to no tenant.
+    pub platform: Option<Role>,
+    /// The caller's account, which also sees the events about itself, and the highest role that its memberships give.
+    pub person: Option<(Uuid, Role)>,
+}
+
+/// The values of `access` that a role satisfies.
+fn satisfied_by(role: Option<Role>) -> Vec<&'static str> {
+    let all = [Role::Read, Role::Admin].into_iter();
+    all.filter(|needed| role >= Some(*needed)).map(Role::as_str).collect()
 }
 
 /// The events after an id, the oldest first. Events appear in the order of their ids: no later read returns one with an
@@ -67,18 +72,26 @@ pub async fn after(
     id: i64,
     limit: i64,
 ) -> QueryResult<Vec<EventRow>> {
-    let mut query = dsl::events
-        .filter(dsl::id.gt(id))
-        .order(dsl::id)
-        .limit(limit)
-        .select(EventRow::as_select())
-        .into_boxed();
+    let mut query =
+        dsl::events.order(dsl::id).limit(limit).select(EventRow::as_select()).into_boxed();
+    query = query.filter(false.into_sql::<Bool>());
+    let of_tenants = dsl::access.eq_any(satisfied_by(audience.tenants));
+    query = query.or_filter(dsl::tenant_id.is_not_null().and(of_tenants));
+    let of_platform = dsl::access.eq_any(satisfied_by(audience.platform));
+    query = query.or_filter(dsl::tenant_id.is_null().and(of_platform));
+    if let Some((user, limit)) = audience.person {
+        let own = || memberships::table.filter(memberships::user_id.eq(user));
+        let admin = own().filter(memberships::role.eq(MemberRole::Admin.as_str()));
+        let of_member = dsl::tenant_id.eq_any(own().select(memberships::tenant_id.nullable()));
+        let of_admin = dsl::tenant_id.eq_any(admin.select(memberships::tenant_id.nullable()));
+        query = query
+            .or_filter(of_member.and(dsl::access.eq(Role::Read.as_str())))
+            .or_filter(of_admin.and(dsl::access.eq_any(satisfied_by(Some(limit)))))
+            .or_filter(dsl::person_id.eq(user));
+    }
+    query = query.filter(dsl::id.gt(id));
     if let Some(tenant) = audience.tenant {
         query = query.filter(dsl::tenant_id.eq(tenant));
-    }
-    if let Some(user) = audience.member {
-        let of_user = memberships::table.filter(memberships::user_id.eq(user));
-        query = query.filter(dsl::tenant_id.eq_any(of_user.select(memberships::tenant_id)));
     }
     query.load(conn).await
 }

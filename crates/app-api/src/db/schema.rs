@@ -402,14 +402,11 @@ diesel::table! {
         id -> Int8,
         at -> Timestamptz,
         kind -> Text,
-        tenant_id -> Uuid,
-        slug -> Text,
-        name -> Text,
-        desired -> Text,
-        state -> Text,
-        state_since -> Timestamptz,
-        state_reason -> Nullable<Text>,
-        revision -> Int8,
+        tenant_id -> Nullable<Uuid>,
+        access -> Text,
+        person_id -> Nullable<Uuid>,
+        tenant -> Jsonb,
+        resource -> Jsonb,
     }
 }
 

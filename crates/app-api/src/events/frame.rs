@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::TenantId;
-use protocol::events::{Event, EventTenant, RESYNC};
+use protocol::events::{Event, RESYNC};
 
 use crate::db::event::{Bounds, EventRow};
 use crate::views::time;
@@ -58,16 +57,8 @@ pub fn event(row: &EventRow) -> String {
         id: row.id,
         at: time(row.at),
         kind: row.kind.clone(),
-        tenant: EventTenant {
-            id: TenantId::new(row.tenant_id),
-            slug: row.slug.clone(),
-            name: row.name.clone(),
-            desired: row.desired,
-            state: row.state,
-            state_since: time(row.state_since),
-            state_reason: row.state_reason.clone(),
-            revision: row.revision,
-        },
+        tenant: row.tenant.clone(),
+        resource: row.resource.clone(),
     };
     let json = serde_json::to_string(&event).unwrap_or_default();
     format!("id: {}\nevent: {}\ndata: {json}\n\n", row.id, row.kind)
@@ -80,6 +71,9 @@ pub fn heartbeat(last: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use protocol::TenantId;
+    use protocol::events::{EventResource, EventTenant};
+
     use super::*;
 
     #[test]
@@ -112,15 +106,25 @@ mod tests {
         let row = EventRow {
             id: 7,
             at,
-            kind: "tenant.changed".to_owned(),
-            tenant_id: uuid::Uuid::nil(),
-            slug: "acme".parse().unwrap(),
-            name: "Acme\n\nid: 9\n\n".to_owned(),
-            desired: protocol::spec::Desired::Running,
-            state: protocol::State::Running,
-            state_since: at,
-            state_reason: None,
-            revision: 3,
+            kind: "membership.changed".to_owned(),
+            tenant: Some(EventTenant {
+                id: TenantId::new(uuid::Uuid::nil()),
+                slug: "acme".parse().unwrap(),
+                name: "Acme\n\nid: 9\n\n".to_owned(),
+                desired: protocol::spec::Desired::Running,
+                state: protocol::State::Running,
+                state_since: time(at),
+                state_reason: None,
+                revision: 3,
+            }),
+            resource: Some(EventResource {
+                kind: "membership".to_owned(),
+                id: "1".to_owned(),
+                name: Some("mia@example.com".to_owned()),
+                role: Some("admin".to_owned()),
+                app: None,
+                state: None,
+            }),
         };
         let all = [Start::After(6).text(), event(&row), heartbeat(7), Start::Resync(8).text()];
         insta::assert_snapshot!(all.concat(), @r#"
@@ -128,8 +132,8 @@ mod tests {
         id: 6
 
         id: 7
-        event: tenant.changed
-        data: {"id":7,"at":"2027-01-15T08:00:00.000Z","kind":"tenant.changed","tenant":{"id":"00000000-0000-0000-0000-000000000000","slug":"acme","name":"Acme\n\nid: 9\n\n","desired":"running","state":"running","state_since":"2027-01-15T08:00:00.000Z","state_reason":null,"revision":3}}
+        event: membership.changed
+        data: {"id":7,"at":"2027-01-15T08:00:00.000Z","kind":"membership.changed","tenant":{"id":"00000000-0000-0000-0000-000000000000","slug":"acme","name":"Acme\n\nid: 9\n\n","desired":"running","state":"running","state_since":"2027-01-15T08:00:00.000Z","state_reason":null,"revision":3},"resource":{"kind":"membership","id":"1","name":"mia@example.com","role":"admin"}}
 
         : heartbeat
         id: 7

@@ -1,4 +1,5 @@
-//! The stream of events: what changes about the tenants that a caller may see, as server-sent events.
+//! The stream of events: what changes about tenants, people, keys and apps, as far as a caller may see it, as server-sent
+//! events.
 //!
 //! Triggers write each event with its change, and ids follow the order of commits. Every replica learns of new ids by
 //! `LISTEN`; each stream then reads the rows that its caller may see at that moment. [`frame`] and [`slots`] are pure.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::stream;
+use protocol::api_keys::Role;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use tokio::sync::watch;
@@ -17,7 +18,6 @@ use crate::access::authority::reload_principal;
 use crate::access::principal::CallerScope;
 use crate::app::App;
 use crate::db::event::{self, Audience, Bounds, EventRow};
-use crate::db::user::User;
 
 /// Proxies end a connection that is silent for longer, typically after 30 s or more.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
@@ -195,43 +195,51 @@ impl Position {
     }
 }
 
-/// The tenants whose events the caller may see; `None` for a caller who sees none.
+/// The events that the caller may see; `None` for a caller who sees none.
 fn audience(caller: &Principal) -> Option<Audience> {
-    match caller {
-        Principal::Session(person) => {
-            Some(Audience { tenant: None, member: as_member(&person.user) })
-        }
-        Principal::Key(key) => Some(Audience {
-            tenant: key.tenant.as_ref().map(|tenant| tenant.id.uuid()),
-            member: key.person.as_ref().and_then(as_member),
-        }),
-        Principal::Service => None,
-    }
-}
-
-/// The id of a user who sees tenants by memberships alone.
-fn as_member(user: &User) -> Option<uuid::Uuid> {
-    (CallerScope::of_user(user) == CallerScope::Memberships).then_some(user.id)
+    let (tenant, limit) = match caller {
+        Principal::Session(_) => (None, Role::Admin),
+        Principal::Key(key) => (key.tenant.as_ref().map(|tenant| tenant.id.uuid()), key.role),
+        Principal::Service => return None,
+    };
+    let platform = match caller.scope() {
+        CallerScope::Platform => Some(Role::Admin),
+        CallerScope::PlatformRead => Some(Role::Read),
+        CallerScope::AllTenants(_)
+        | CallerScope::OneTenant(..)
+        | CallerScope::Memberships
+        | CallerScope::Services => None,
+    };
+    Some(Audience {
+        tenant,
+        tenants: caller.role_on_tenant(None),
+        platform,
+        person: caller.user_id().map(|id| (id, limit)),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use protocol::TenantId;
-    use protocol::api_keys::Role;
     use uuid::Uuid;
 
     use super::*;
     use crate::db::api_key::{ApiKey, KeyTenant};
+    use crate::db::user::User;
 
     const TENANT: Uuid = Uuid::from_u128(1);
     const PERSON: Uuid = Uuid::from_u128(2);
 
     /// A key that is confined to a tenant, or belongs to a person of this role, or both.
     fn key(id: Uuid, is_confined: bool, role: Option<&str>) -> Principal {
+        key_with(Role::Admin, id, is_confined, role)
+    }
+
+    fn key_with(own: Role, id: Uuid, is_confined: bool, role: Option<&str>) -> Principal {
         Principal::Key(ApiKey {
             id,
             name: String::new(),
-            role: Role::Admin,
+            role: own,
             is_admin: false,
             tenant: is_confined
                 .then(|| KeyTenant { id: TenantId::new(TENANT), slug: "acme".parse().unwrap() }),
@@ -280,20 +288,22 @@ mod tests {
 
     #[test]
     fn a_key_of_a_person_shows_what_both_may_see() {
-        let (tenant, person) = (TENANT, PERSON);
-        let audience_of = |is_confined: bool, role: Option<&str>| {
-            let key = key(Uuid::nil(), is_confined, role);
-            audience(&key).map(|audience| (audience.tenant, audience.member))
-        };
-        for (is_confined, role, expected) in [
-            (false, None, (None, None)),
-            (true, None, (Some(tenant), None)),
-            (false, Some("viewer"), (None, None)),
-            (true, Some("viewer"), (Some(tenant), None)),
-            (false, Some("none"), (None, Some(person))),
-            (true, Some("none"), (Some(tenant), Some(person))),
+        let (read, write, admin) = (Role::Read, Role::Write, Role::Admin);
+        let (here, person) = (Some(TENANT), |limit| Some((PERSON, limit)));
+        for (own, is_confined, role, (tenant, tenants, platform, person)) in [
+            (admin, false, None, (None, Some(admin), None, None)),
+            (read, true, None, (here, Some(read), None, None)),
+            (admin, false, Some("owner"), (None, Some(admin), Some(admin), person(admin))),
+            (read, false, Some("owner"), (None, Some(read), Some(read), person(read))),
+            (admin, true, Some("owner"), (here, Some(admin), None, person(admin))),
+            (admin, false, Some("viewer"), (None, Some(read), Some(read), person(admin))),
+            (write, true, Some("viewer"), (here, Some(read), None, person(write))),
+            (admin, false, Some("none"), (None, None, None, person(admin))),
+            (read, true, Some("none"), (here, None, None, person(read))),
         ] {
-            assert_eq!(audience_of(is_confined, role), Some(expected), "{is_confined} {role:?}");
+            let expected = Audience { tenant, tenants, platform, person };
+            let found = audience(&key_with(own, Uuid::nil(), is_confined, role));
+            assert_eq!(found, Some(expected), "{own} {is_confined} {role:?}");
         }
         assert_eq!(audience(&Principal::Service), None);
     }

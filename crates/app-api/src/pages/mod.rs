@@ -13,6 +13,7 @@ pub mod format;
 pub mod invitation;
 pub mod keys;
 pub mod problem;
+pub mod problem_code;
 pub mod registries;
 pub mod second_factor;
 pub mod sleep;

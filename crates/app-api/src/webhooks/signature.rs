@@ -34,4 +34,32 @@ mod tests {
         );
         assert_ne!(sign("other", at, b"{\"a\":1}"), sign("secret", at, b"{\"a\":1}"));
     }
+
+    #[test]
+    fn the_documented_receiver_believes_what_is_signed_and_fresh() {
+        const DOCUMENT: &str = include_str!("../../../../docs/webhooks.md");
+        let (_, rest) = DOCUMENT.split_once("\n```python\n").unwrap();
+        let (example, _) = rest.split_once("\n```\n").unwrap();
+        let script = format!(
+            "import hashlib, hmac, sys, time\n{example}\n\
+             print(is_ours(sys.argv[1], sys.argv[2], sys.argv[3].encode()))"
+        );
+        let is_ours = |secret: &str, header: &str, body: &str| {
+            let mut python = std::process::Command::new("python3");
+            let output = python.args(["-c", &script, secret, header, body]).output().unwrap();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{errors}");
+            output.stdout == b"True\n"
+        };
+        let body = "{\"a\":1}";
+        let signed = |age: i64| {
+            let now = i64::try_from(testkit::clock::unix_time().as_secs()).unwrap();
+            sign("secret", Timestamp::from_timestamp(now - age, 0).unwrap(), body.as_bytes())
+        };
+        assert!(is_ours("secret", &signed(0), body));
+        assert!(!is_ours("other", &signed(0), body));
+        assert!(!is_ours("secret", &signed(0), "{\"a\":2}"));
+        assert!(!is_ours("secret", &signed(900), body));
+        assert!(!is_ours("secret", &signed(0).replace("v1=", "v1=0"), body));
+    }
 }

@@ -64,6 +64,12 @@ async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
     assert_eq!(caller["tenant"], "acme");
     assert_eq!(caller["role"], "write");
     assert_eq!(caller["key"]["last_used_at"], "2027-01-15T08:00:00.000Z");
+    // Written once a minute at most.
+    for (seconds, expected) in [(59, "2027-01-15T08:00:00.000Z"), (1, "2027-01-15T08:01:00.000Z")] {
+        server.advance_clock(Duration::from_secs(seconds));
+        let caller = get(&owner, text, "/v1/auth/whoami").await.json();
+        assert_eq!(caller["key"]["last_used_at"], expected);
+    }
     let person = owner.get("/v1/auth/whoami").await.json();
     assert_eq!((&person["kind"], &person["role"]), (&json!("session"), &json!("owner")));
     assert_eq!(person["is_admin"], true);

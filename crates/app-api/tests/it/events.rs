@@ -1,4 +1,4 @@
-//! The stream of events: every change of the tenants that a caller may see, once, also over a reconnection.
+//! The stream of events: every change that a caller may see, once, also over a reconnection.
 
 use std::collections::VecDeque;
 
@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use crate::harness::callers::TestKey;
 use crate::harness::client::EVENT_STREAM;
+use crate::harness::schema::Schemas;
 use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, acme};
 
 const PATH: &str = "/api/admin/events";
@@ -103,6 +104,13 @@ fn ids(received: &[Received]) -> Vec<i64> {
     received.iter().map(|event| event.id).collect()
 }
 
+/// Fails unless each event follows the one before: none is missing, none comes twice.
+fn assert_complete(received: &[Received]) {
+    let first = received.first().map_or(0, |event| event.id);
+    let expected: Vec<_> = (first..).take(received.len()).collect();
+    assert_eq!(ids(received), expected);
+}
+
 async fn rename(owner: &TestClient, slug: &str, name: &str) {
     let path = format!("/api/admin/tenants/{slug}");
     let renamed = owner.json(Method::PATCH, &path, &[], json!({ "name": name })).await;
@@ -134,7 +142,7 @@ async fn a_tenant_is_followed_from_its_creation_to_its_end() {
     }
     let changed = all.iter().filter(|event| event.event == "tenant.changed");
     assert_eq!(changed.count(), all.len() - 2, "{all:#?}");
-    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+    assert_complete(&all);
     server.stop().await;
     assert!(events.next().await.is_none(), "the stream outlives its process");
 }
@@ -160,7 +168,7 @@ async fn a_client_that_reconnects_to_another_replica_receives_every_event_once()
     all.extend(events.until_name("missed 149").await);
     rename(&owner_at_second, "acme", "live").await;
     all.extend(events.until_name("live").await);
-    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+    assert_complete(&all);
     assert!(all.len() > 150, "{}", all.len());
 
     // A client that received nothing but the beginning continues from there.
@@ -189,7 +197,7 @@ async fn a_transaction_that_commits_late_is_not_missed() {
     all.extend(events.until_name("fast").await);
     diesel::sql_query("COMMIT").execute(&mut slow).await.unwrap();
     all.extend(events.until_name("slow").await);
-    assert_eq!(ids(&all), (1..=all.last().unwrap().id).collect::<Vec<_>>());
+    assert_complete(&all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,9 +268,133 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
         readers.iter_mut().filter(|(name, ..)| name.contains("login key") || *name == "mia")
     {
         let received = reader.until_name("third").await;
-        let slugs: Vec<_> = received.iter().map(|event| event.tenant("slug")).collect();
+        let changed = received.iter().filter(|event| event.event == "tenant.changed");
+        let slugs: Vec<_> = changed.map(|event| event.tenant("slug")).collect();
         assert_eq!(slugs, ["shared"], "{name}");
     }
+}
+
+/// One change of each kind beside tenants, by the API.
+async fn change_everything(server: &Server, owner: &TestClient) {
+    let created = async |path: &str, body: Value| {
+        let response = owner.post(path, body).await;
+        assert_eq!(response.status, 201, "{path}: {}", response.text());
+        format!("{path}/{}", response.json()["id"].as_str().unwrap_or_default())
+    };
+    let ended = async |path: String| {
+        let response = owner.send(Method::DELETE, &path, &[], "").await;
+        assert!(response.status.is_success(), "{path}: {}", response.text());
+    };
+    let (mia, vic) = (server.user("mia@example.com").await, server.user("vic@example.com").await);
+    let grace = json!({ "email": "grace@example.com", "role": "viewer" });
+    ended(created("/v1/tenants/acme/invitations", grace).await).await;
+    let member = format!("/v1/tenants/acme/members/{}", mia.id);
+    owner.json(Method::PUT, &member, &[], json!({ "role": "member" })).await;
+    let key = json!({ "name": "ci", "role": "read" });
+    ended(created("/v1/tenants/acme/keys", key).await).await;
+    created("/v1/invitations", json!({ "email": "ops@example.com", "role": "admin" })).await;
+    created("/v1/auth/keys", json!({ "name": "robot", "role": "read" })).await;
+    let name = json!({ "name": "Victor" });
+    owner.json(Method::PATCH, &format!("/v1/users/{}", vic.id), &[], name).await;
+    created("/v1/apps", json!({ "slug": "notes", "name": "Notes" })).await;
+    created("/v1/apps/notes/releases", json!({ "image": "notes:1" })).await;
+    ended("/v1/apps/notes".to_owned()).await;
+    ended(member).await;
+}
+
+/// Who may list what: a set of bits for each caller.
+const ADMINS: u8 = 1;
+const MEMBERS: u8 = 2;
+const OPERATORS: u8 = 4;
+const KEYS: u8 = 8;
+
+/// The events of [`change_everything`]: kind, name and tenant, with those who see them.
+const CHANGES: [(&str, u8); 12] = [
+    ("invitation.created grace@example.com acme", ADMINS),
+    ("invitation.deleted grace@example.com acme", ADMINS),
+    ("membership.changed mia@example.com acme", MEMBERS),
+    ("key.created ci acme", ADMINS),
+    ("key.revoked ci acme", ADMINS),
+    ("invitation.created ops@example.com ", OPERATORS),
+    ("key.created robot ", KEYS),
+    ("user.changed vic@example.com ", OPERATORS),
+    ("app.created Notes ", OPERATORS),
+    ("release.created notes:1 ", OPERATORS),
+    ("app.deleted Notes ", OPERATORS),
+    ("membership.deleted mia@example.com acme", MEMBERS),
+];
+
+/// What an event beside a tenant is about, like a line of [`CHANGES`]; `None` for one of the tenant itself.
+fn change(event: &Received) -> Option<String> {
+    let name = event.data["resource"]["name"].as_str()?;
+    Some(format!("{} {name} {}", event.event, event.tenant("slug")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    for slug in ["acme", "globex"] {
+        owner.post("/api/admin/tenants", json!({ "slug": slug, "name": slug })).await;
+    }
+    let vic = server.sign_in_as("vic", "viewer", &[]).await;
+    let mia = server.sign_in_as("mia", "none", &[("acme", "viewer"), ("globex", "viewer")]).await;
+    let ada = server.sign_in_as("ada", "none", &[("acme", "admin")]).await;
+    let eve = server.sign_in_as("eve", "none", &[("globex", "admin")]).await;
+    let of_ada = TestKey { person: Some("ada@example.com"), ..TestKey::new(None, Role::Read) };
+    let of_ada = server.insert_key(of_ada).await;
+    let acme_reads = server.key_of(Some("acme"), Role::Read).await;
+    let acme_admin = server.key_of(Some("acme"), Role::Admin).await;
+    let all_read = server.key_of(None, Role::Read).await;
+    let nobody = &server.visitor;
+    let mut readers = Vec::new();
+    for (name, client, key, sees) in [
+        ("the owner", &owner, None, ADMINS | MEMBERS | OPERATORS | KEYS),
+        ("a platform viewer", &vic, None, MEMBERS | OPERATORS),
+        ("a member", &mia, None, MEMBERS),
+        ("an admin of the tenant", &ada, None, ADMINS | MEMBERS),
+        ("a login key to read of that admin", nobody, Some(&of_ada), MEMBERS),
+        ("an admin of another tenant", &eve, None, 0),
+        ("a key to read", nobody, Some(&acme_reads), MEMBERS),
+        ("a key of an admin", nobody, Some(&acme_admin), ADMINS | MEMBERS),
+        ("a key to read all tenants", nobody, Some(&all_read), MEMBERS),
+    ] {
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> =
+            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
+        readers.push((name, EventReader::open(client, &headers).await, sees));
+    }
+    change_everything(&server, &owner).await;
+    for slug in ["acme", "globex"] {
+        rename(&owner, slug, "the end").await;
+    }
+    let described = Schemas::served(&server.visitor).await;
+    for (name, reader, sees) in &mut readers {
+        let received = reader.until_name("the end").await;
+        for event in &received {
+            assert_eq!(described.violations("Event", &event.data), [""; 0], "{event:?}");
+        }
+        let changes: Vec<_> = received.iter().filter_map(change).collect();
+        let expected = CHANGES.iter().filter(|(_, readers)| *sees & readers != 0);
+        assert_eq!(changes, expected.map(|(line, _)| *line).collect::<Vec<_>>(), "{name}");
+    }
+}
+
+/// With a tenant ends what belongs to it, and one event stands for all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_tenant_is_one_event() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
+    owner.post("/api/admin/tenants", acme()).await;
+    server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
+    server.key_of(Some("acme"), Role::Read).await;
+    let mut events = EventReader::open(&owner, &[]).await;
+    server.database.sql("DELETE FROM tenants").await;
+    server.database.sql("UPDATE users SET name = 'Mia' WHERE name = 'mia'").await;
+    let mut deleted = events.next().await.unwrap();
+    while deleted.event != "tenant.deleted" {
+        deleted = events.next().await.unwrap();
+    }
+    let after = events.next().await.unwrap();
+    assert_eq!((after.id, after.event.as_str()), (deleted.id + 1, "user.changed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +413,7 @@ async fn a_stream_ends_with_its_session_or_key() {
     assert!(of_session.next().await.is_none());
     assert!(of_key.next().await.is_none());
     owner.post("/api/admin/tenants", acme()).await;
-    assert_eq!(of_owner.next().await.unwrap().tenant("slug"), "acme");
+    of_owner.until_name("Acme Ltd").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

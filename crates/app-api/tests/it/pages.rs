@@ -194,3 +194,22 @@ async fn the_page_of_a_failed_tenant_shows_the_reason_at_its_log() {
     let reason = log.find("exit code 3").unwrap();
     assert!(reason < log.find("[edge] log of").unwrap(), "{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_problem_code_has_a_page_for_everybody() {
+    let server = Server::with(FakeOrchestrator::unreachable()).await;
+    for code in protocol::problem::Code::ALL {
+        let page = server.visitor.visit(&code.page_path()).await;
+        let text = page.text();
+        assert_eq!(page.status, 200, "{code}");
+        assert!(text.contains(code.title()) && text.contains(&format!("<code>{code}</code>")));
+    }
+    let text = server.visitor.visit("/problems/tenant_not_found").await.text();
+    assert!(text.contains("<dd>404 Not Found</dd>") && text.contains("What to do"), "{text}");
+    let missing = server.visitor.visit("/problems/nothing").await;
+    assert_eq!(missing.status, 404);
+    assert!(missing.text().contains(r#"<a href="/problems/not_found">"#), "{}", missing.text());
+    for path in ["/problems/%00", "/problems/%ff"] {
+        assert_eq!(server.visitor.get(path).await.problem(), "404 not_found", "{path}");
+    }
+}

@@ -34,12 +34,12 @@ pub use people::{
 };
 pub use registries::{DeleteRegistry, RegistriesCommand, SetRegistry};
 pub use tenants::{
-    ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ExportTenant, ImportTenant,
-    ListTenants, LogsArgs, MigrateTenants, NamedTenant, OpenTenant, SetRelease, SetTenant,
-    TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
+    ChangeState, Confirm, CreateTenant, DeleteTenant, ExecArgs, ExportTenant, GetTenant,
+    ImportTenant, ListTenants, LogsArgs, MigrateTenants, NamedTenant, OpenTenant, SetRelease,
+    SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitFor, WaitOptions,
 };
 pub use tools::{
-    ApiArgs, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,
+    ApiArgs, AuthCommand, CompletionArgs, ConfigCommand, LoginArgs, LogoutArgs, ManArgs, Method,
     OptionalProfileArg, ProfileArg, ProfileCommand, Shell,
 };
 
@@ -107,6 +107,17 @@ pub struct GlobalArgs {
     /// table, wide, json, yaml or name; default: a table, tab-separated in a pipe
     #[arg(long, short, global = true, value_name = "FORMAT", hide_possible_values = true)]
     pub output: Option<Format>,
+    /// like -o json; --json=slug,state prints only these fields of the objects
+    #[arg(
+        long,
+        global = true,
+        value_name = "FIELDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        conflicts_with = "output"
+    )]
+    pub json: Option<String>,
     /// columns to show, separated by commas, like slug,state
     #[arg(long, global = true, value_name = "NAMES", value_delimiter = ',')]
     pub columns: Vec<String>,
@@ -187,7 +198,7 @@ pub enum Command {
         command: Option<TriggersCommand>,
     },
     /// create, list and revoke API keys
-    #[command(visible_alias = "key", args_conflicts_with_subcommands = true)]
+    #[command(visible_alias = "key", aliases = ["tokens", "token"], args_conflicts_with_subcommands = true)]
     Keys {
         #[command(subcommand)]
         command: Option<KeysCommand>,
@@ -266,6 +277,14 @@ pub enum Command {
     Logout(LogoutArgs),
     /// show who the key belongs to
     Whoami,
+    /// open a tenant in the browser, signed in: cial tenants open
+    Open(OpenTenant),
+    /// login, logout and whoami, for those who know them from other command lines
+    #[command(hide = true)]
+    Auth {
+        #[command(subcommand)]
+        command: AuthCommand,
+    },
     /// check configuration, connection, clock, versions and key
     Doctor,
     /// send one request to the API and print the response

@@ -17,7 +17,7 @@ pub enum TenantsCommand {
     /// create a tenant and wait until it runs
     Create(CreateTenant),
     /// show a tenant
-    Get(TenantArg),
+    Get(GetTenant),
     /// change a tenant
     Set(SetTenant),
     /// start a tenant, or wake it
@@ -165,6 +165,15 @@ pub struct TenantArg {
 }
 
 #[derive(Debug, Args)]
+pub struct GetTenant {
+    #[command(flatten)]
+    pub tenant: TenantArg,
+    /// go on with a line for each change of its state until Ctrl-C
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct ChangeState {
     #[command(flatten)]
     pub tenant: TenantArg,
@@ -221,6 +230,9 @@ pub struct LogsArgs {
     /// go on with new lines until Ctrl-C
     #[arg(long, short)]
     pub follow: bool,
+    /// end after the last line (the default)
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
     /// number of last lines to begin with
     #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
     pub tail: u32,

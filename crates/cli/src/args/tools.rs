@@ -60,6 +60,16 @@ pub struct LogoutArgs {
     pub keep_key: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum AuthCommand {
+    /// sign in to a server in the browser, and store the key in a profile
+    Login(LoginArgs),
+    /// revoke the key of a profile, and remove it from this machine
+    Logout(LogoutArgs),
+    /// show who the key belongs to
+    Status,
+}
+
 /// An HTTP method of `cial api`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "UPPER")]

@@ -403,6 +403,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("SCHEDULED", &executions::SCHEDULED, json!(scheduled)),
         ("SECRETS", &variables::SECRETS, json!(SecretName { name: text() })),
         ("SESSIONS", &people::SESSIONS, json!(session())),
+        ("STATES", &tenants::STATES, json!(tenant())),
         ("TASKS", &executions::TASKS, json!(task())),
         ("TENANTS", &tenants::TENANTS, json!(tenant())),
         ("TRIGGERS", &triggers::TRIGGERS, json!(trigger())),

@@ -31,7 +31,7 @@ mod version;
 mod webhooks;
 mod whoami;
 
-use crate::args::Command;
+use crate::args::{AuthCommand, Command};
 use crate::context::Context;
 use crate::error::CliError;
 
@@ -64,9 +64,14 @@ fn dispatch(command: Command, context: &Context<'_>) -> Result<(), CliError> {
         Command::Manifest { command } => manifest::run(command, context),
         Command::Profile { command } => profile::run(command, context),
         Command::Config { command } => profile::show_config(&command, context),
-        Command::Login(args) => login::login(&args, context),
-        Command::Logout(args) => login::logout(&args, context),
-        Command::Whoami => whoami::run(context),
+        Command::Login(args) | Command::Auth { command: AuthCommand::Login(args) } => {
+            login::login(&args, context)
+        }
+        Command::Logout(args) | Command::Auth { command: AuthCommand::Logout(args) } => {
+            login::logout(&args, context)
+        }
+        Command::Whoami | Command::Auth { command: AuthCommand::Status } => whoami::run(context),
+        Command::Open(args) => tenants::open(&args, context),
         Command::Doctor => doctor::run(context),
         Command::Api(args) => api::run(&args, context),
         Command::Completion(args) => help::completion(args.shell, context),

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::{browser, confirm, pages, transfer, variables};
 use crate::args::{
-    ChangeState, CreateTenant, DeleteTenant, ExecArgs, ListTenants, LogsArgs, NamedTenant,
-    OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs, WaitOptions,
+    ChangeState, CreateTenant, DeleteTenant, ExecArgs, GetTenant, ListTenants, LogsArgs,
+    NamedTenant, OpenTenant, SetRelease, SetTenant, TenantArg, TenantsCommand, WaitArgs,
+    WaitOptions,
 };
 use crate::clock;
 use crate::config::ServerUrl;
@@ -15,9 +16,9 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::http::{Method, Request, segment};
 use crate::output::{Column, Shape, parse_moment};
-use crate::tenant::exec;
 use crate::tenant::logs::{self, LogOptions};
 use crate::tenant::wait::{self, Goal};
+use crate::tenant::{exec, watch};
 
 pub(super) const TENANTS: Shape = Shape {
     plural: "tenants",
@@ -42,6 +43,17 @@ pub(super) const TENANTS: Shape = Shape {
         Column::new("PORT", "/container_port").wide(),
         Column::time("CREATED", "/created_at").wide(),
         Column::new("ID", "/id").wide(),
+    ],
+};
+
+/// A line of a watch.
+pub(super) const STATES: Shape = Shape {
+    plural: "states",
+    name: "/state",
+    columns: &[
+        Column::exact_time("SINCE", "/state_since"),
+        Column::state("STATE", "/state"),
+        Column::new("REASON", "/state_reason"),
     ],
 };
 
@@ -116,8 +128,11 @@ fn create(args: &CreateTenant, context: &Context<'_>) -> Result<(), CliError> {
     finish(context, &args.slug, Goal::State(protocol::State::Running), &args.wait, created)
 }
 
-fn get(args: &TenantArg, context: &Context<'_>) -> Result<(), CliError> {
-    let slug = slug(args, context)?;
+fn get(args: &GetTenant, context: &Context<'_>) -> Result<(), CliError> {
+    let slug = slug(&args.tenant, context)?;
+    if args.watch {
+        return watch::watch(context, &slug, &STATES);
+    }
     let request = Request::get(path(&slug, ""), format!("show tenant {slug}"));
     context.output.object(&TENANTS, &context.call(&request)?)
 }
@@ -274,7 +289,7 @@ fn exec(args: &ExecArgs, context: &Context<'_>) -> Result<(), CliError> {
 }
 
 /// Opens the page of the tenant at which a sign-in begins: it leads through the admin's sign-in, and back.
-fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
+pub(super) fn open(args: &OpenTenant, context: &Context<'_>) -> Result<(), CliError> {
     let slug = slug(&args.tenant, context)?;
     let request = Request::get(path(&slug, ""), format!("find the address of tenant {slug}"));
     let tenant = context.call(&request)?;

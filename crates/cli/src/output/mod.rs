@@ -25,6 +25,8 @@ use table::Layout;
 #[derive(Debug)]
 pub struct Output {
     format: Format,
+    /// The fields of objects in JSON; empty: all.
+    fields: Vec<String>,
     columns: Vec<String>,
     is_quiet: bool,
     layout: Layout,
@@ -35,6 +37,7 @@ pub struct Output {
 impl Output {
     pub fn new(args: &GlobalArgs, environment: &Environment) -> Self {
         let format = match args.output {
+            None if args.json.is_some() => Format::Json,
             None if args.quiet => Format::Name,
             None => Format::Table,
             Some(format) => format,
@@ -48,6 +51,7 @@ impl Output {
         };
         Self {
             format,
+            fields: value::field_names(args.json.as_deref().unwrap_or_default()),
             columns: args.columns.clone(),
             is_quiet: args.quiet,
             layout,
@@ -72,10 +76,13 @@ impl Output {
     /// Prints a list.
     ///
     /// # Errors
-    /// `--columns` names an unknown column, or standard output cannot be written.
+    /// `--columns` or `--json` names what is not there, or standard output cannot be written.
     pub fn list(&self, shape: &Shape, items: &[Value]) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Json => pretty(&Value::Array(items.to_vec())),
+            Format::Json => {
+                let chosen = items.iter().map(|item| value::choose(item, &self.fields));
+                pretty(&Value::Array(chosen.collect::<Result<_, _>>()?))
+            }
             Format::Yaml => yaml::to_text(&Value::Array(items.to_vec())),
             Format::Name => value::names(shape.name, items),
             Format::Table | Format::Wide => {
@@ -96,12 +103,29 @@ impl Output {
     /// As [`list`](Self::list).
     pub fn object(&self, shape: &Shape, object: &Value) -> Result<(), CliError> {
         let text = match self.format {
-            Format::Json => pretty(object),
+            Format::Json => pretty(&value::choose(object, &self.fields)?),
             Format::Yaml => yaml::to_text(object),
             Format::Name => value::names(shape.name, std::slice::from_ref(object)),
             Format::Table | Format::Wide => {
                 let columns = shape.columns(&self.columns, true)?;
                 self.layout.fields(&columns, object, clock::now())
+            }
+        };
+        self.data(&text)
+    }
+
+    /// Prints the next item of a list that grows, without headings: in JSON an object on a line.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn next_of_list(&self, shape: &Shape, item: &Value) -> Result<(), CliError> {
+        let one = std::slice::from_ref(item);
+        let text = match self.format {
+            Format::Json => format!("{}\n", value::choose(item, &self.fields)?),
+            Format::Yaml => yaml::to_text(&Value::Array(one.to_vec())),
+            Format::Name => value::names(shape.name, one),
+            Format::Table | Format::Wide => {
+                self.layout.row(&shape.columns(&self.columns, true)?, item, clock::now())
             }
         };
         self.data(&text)

@@ -37,6 +37,8 @@ pub enum Kind {
     Text,
     /// A time of RFC 3339, shown as an age on a terminal.
     Time,
+    /// A time that is shown as it is.
+    ExactTime,
     /// A state of a tenant.
     State,
 }
@@ -48,6 +50,10 @@ impl Column {
 
     pub const fn time(title: &'static str, pointer: &'static str) -> Self {
         Self { title, pointer, kind: Kind::Time, is_wide: false }
+    }
+
+    pub const fn exact_time(title: &'static str, pointer: &'static str) -> Self {
+        Self { title, pointer, kind: Kind::ExactTime, is_wide: false }
     }
 
     pub const fn state(title: &'static str, pointer: &'static str) -> Self {
@@ -124,10 +130,21 @@ impl Layout {
         for row in &rows {
             lines += &line(row, &widths, |at, text| match columns[at].kind {
                 Kind::State => paint(state_style(text), text, is_coloured),
-                Kind::Text | Kind::Time => text.to_owned(),
+                Kind::Text | Kind::Time | Kind::ExactTime => text.to_owned(),
             });
         }
         lines
+    }
+
+    /// One item on a line without headings, like the next line of a list that grows.
+    pub(super) fn row(self, columns: &[Column], item: &Value, now: Timestamp) -> String {
+        let cells: Vec<_> = columns.iter().map(|column| self.cell(column, item, now)).collect();
+        let Self::Aligned { is_coloured } = self else { return cells.join("\t") + "\n" };
+        let widths: Vec<_> = cells.iter().map(|cell| cell.width()).collect();
+        line(&cells, &widths, |at, text| match columns[at].kind {
+            Kind::State => paint(state_style(text), text, is_coloured),
+            Kind::Text | Kind::Time | Kind::ExactTime => text.to_owned(),
+        })
     }
 
     /// One field on a line.
@@ -141,7 +158,7 @@ impl Layout {
                 Self::Aligned { is_coloured } => {
                     let cell = match column.kind {
                         Kind::State => paint(state_style(&cell), &cell, is_coloured),
-                        Kind::Text | Kind::Time => cell,
+                        Kind::Text | Kind::Time | Kind::ExactTime => cell,
                     };
                     format!(
                         "{}  {cell}\n",

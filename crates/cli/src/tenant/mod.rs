@@ -3,3 +3,4 @@
 pub(crate) mod exec;
 pub(crate) mod logs;
 pub(crate) mod wait;
+pub(crate) mod watch;

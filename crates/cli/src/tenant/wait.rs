@@ -131,11 +131,13 @@ fn state_of(tenant: &Value) -> &str {
     tenant["state"].as_str().unwrap_or_default()
 }
 
+pub(crate) fn missing(slug: &str) -> CliError {
+    CliError::failed(format!("tenant {slug} does not exist"))
+        .next("list the tenants: cial tenants list")
+}
+
 fn failure(slug: &str, goal: Goal, seen: Option<&Value>) -> CliError {
-    let Some(tenant) = seen else {
-        return CliError::failed(format!("tenant {slug} does not exist"))
-            .next("list the tenants: cial tenants list");
-    };
+    let Some(tenant) = seen else { return missing(slug) };
     let error = CliError::failed(format!("tenant {slug} does not become {}", goal.as_str()))
         .because(format!("its state is {}", state_of(tenant)));
     let error = match tenant["state_reason"].as_str() {

@@ -18,7 +18,7 @@ fn a_tenant_is_opened_where_a_sign_in_at_it_begins() {
     http://acme.localhost:8080/.cial/sign-in
     --- standard error
     ");
-    let opened = cial.run(&["tenants", "open", "acme"]);
+    let opened = cial.run(&["open", "acme"]);
     assert!(opened.contains("exit code 0"), "{opened}");
     let address = std::fs::read_to_string(cial.home().join("opened")).unwrap();
     assert_eq!(address, "http://acme.localhost:8080/.cial/sign-in\n");

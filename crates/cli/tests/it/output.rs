@@ -145,3 +145,42 @@ fn versions_of_both_sides_are_shown() {
     let without_key = Cial::at(&server).run(&["version", "--api-key", "env:UNSET", "-o", "json"]);
     assert!(without_key.to_string().contains("exit code 0"), "{without_key}");
 }
+
+#[test]
+fn fields_of_objects_are_chosen_in_json() {
+    let server = two_tenants();
+    let cial = Cial::at(&server);
+    let stdout = |args: &[&str]| {
+        let printed = cial.run(args);
+        assert!(printed.contains("exit code 0"), "{printed}");
+        let (_, rest) = printed.split_once("--- standard output\n").unwrap();
+        rest.split("--- standard error").next().unwrap().to_owned()
+    };
+    assert_eq!(stdout(&["tenants", "--json"]), stdout(&["tenants", "-o", "json"]));
+    let chosen: serde_json::Value =
+        serde_json::from_str(&stdout(&["tenants", "--json=slug, state"])).unwrap();
+    let expected =
+        json!([{ "slug": "acme", "state": "running" }, { "slug": "globex", "state": "error" }]);
+    assert_eq!(chosen, expected);
+    let unknown = cial.run(&["tenants", "--json=nothing"]);
+    assert!(unknown.contains("exit code 2") && unknown.contains("--json="), "{unknown}");
+    assert!(unknown.contains("slug"), "{unknown}");
+    let both = cial.run(&["tenants", "--json", "-o", "yaml"]);
+    assert!(both.contains("exit code 2") && both.contains("cannot be used with"), "{both}");
+}
+
+#[test]
+fn names_of_other_command_lines_lead_to_the_same_commands() {
+    let whoami = json!({ "kind": "key", "user": null, "key": null, "tenant": "acme", "role": "read", "is_admin": false });
+    let server = Server::always(json_response("200 OK", &whoami));
+    let cial = Cial::at(&server);
+    let printed = |args: &[&str]| cial.run(args).lines().skip(1).collect::<Vec<_>>().join("\n");
+    assert_eq!(printed(&["auth", "status"]), printed(&["whoami"]));
+    assert_eq!(printed(&["auth", "login", "--token-stdin"]), printed(&["login", "--token-stdin"]));
+    assert_eq!(printed(&["auth", "logout"]), printed(&["logout"]));
+    let keys = Server::always(json_response("200 OK", &json!({ "keys": [], "next": null })));
+    for noun in ["keys", "key", "tokens"] {
+        let printed = Cial::at(&keys).run(&[noun, "list", "--mine"]);
+        assert!(printed.contains("exit code 0"), "{printed}");
+    }
+}

@@ -135,3 +135,31 @@ fn a_change_of_an_apps_variables_restarts_its_tenants_that_hold_the_old_ones() {
     ];
     assert_eq!(changes.collect::<Vec<_>>(), expected);
 }
+
+#[test]
+fn a_watch_shows_each_state_once_and_ends_with_the_tenant() {
+    let server = going_through(&[
+        None,
+        Some("starting"),
+        Some("starting"),
+        Some("error"),
+        Some("deleting"),
+        None,
+    ]);
+    insta::assert_snapshot!(Cial::at(&server).run(&["tenants", "get", "acme", "--watch"]), @r"
+    $ cial tenants get acme --watch
+    exit code 0
+    --- standard output
+    2020-01-01T00:00:00.000Z	starting	-
+    2020-01-01T00:00:00.000Z	error	Its container ended with code 3; see its logs.
+    2020-01-01T00:00:00.000Z	deleting	-
+    --- standard error
+    tenant acme is deleted
+    ");
+    let server = going_through(&[None, Some("running"), None]);
+    let text = Cial::at(&server).run(&["tenants", "get", "acme", "--watch", "--json=slug,state"]);
+    assert!(text.contains("{\"slug\":\"acme\",\"state\":\"running\"}\n"), "{text}");
+    let server = going_through(&[None]);
+    let text = Cial::at(&server).run(&["tenants", "get", "acme", "--watch"]);
+    assert!(text.contains("exit code 1") && text.contains("does not exist"), "{text}");
+}

@@ -153,7 +153,7 @@ fn commands() -> BTreeSet<&'static str> {
 }
 
 /// Sends a form as the browser of `client` does.
-async fn submit(client: &Client, path: &str, form: &str) -> Result<Response> {
+pub(crate) async fn submit(client: &Client, path: &str, form: &str) -> Result<Response> {
     let installation = Installation::from_env()?;
     let (port, cookie) = (installation.admin_port, client.cookie_pair().unwrap_or_default());
     let request = format!(
@@ -233,6 +233,7 @@ async fn tenants(
     ensure!(id == "1001\n", "{id}");
 
     let address = cial.ok(&["tenants", "open", SLUG, "--print"])?;
+    ensure!(cial.ok(&["open", SLUG, "--print"])? == address, "{address}");
     let start = address.trim_end().strip_prefix(&installation.tenant_url(SLUG));
     let begun = owner.guest.get(start.context(address.clone())?).await?;
     begun.expect_status(303)?;

@@ -163,11 +163,16 @@ async fn signing_out_at_the_admin_ends_the_session_at_the_tenant_and_no_other() 
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let mut ended = Session::signed_in(&installation, "revoked").await?;
     let mut other = Session::signed_in(&installation, "revoked").await?;
+    let begin = testkit::clock::now();
     ended.owner.post("/api/auth/sign-out", &Value::Null).await?.expect_status(204)?;
     let guest = &mut ended.guest;
     let is_anonymous = |page: &Response| page.status == 200 && !page.body.contains("signed in as");
     let page = until(async || guest.get("/").await, is_anonymous).await;
-    checks.require("the tenant session of the ended admin session is over", page)?;
+    let after = begin.elapsed().as_millis();
+    checks.require(
+        &format!("the tenant session of the ended admin session is over: {after} ms"),
+        page,
+    )?;
     checks.require("a session from another sign-in goes on", other.guest_is_owner().await)?;
     checks.finish()
 }

@@ -1,5 +1,5 @@
 //! A program that knows nothing of the platform: answers every request on `PORT` with its version, its user and who
-//! visits it, and counts its visits in a file. `/slow` takes three seconds, `/assertion` is answered with that header,
+//! visits it, and counts its visits in a file. `/slow` takes three seconds, `/header/NAME` is answered with that header,
 //! `/variable/NAME` with that variable, and `/journal` with the hooks that ran. Some versions do not work: `broken` where
 //! it finds visits, `dies` never, `elsewhere` on another port; and the hook `migrate` of `spoils` fails.
 
@@ -49,9 +49,9 @@ fn main() {
             respond(&mut stream, std::fs::read_to_string(JOURNAL).unwrap_or_default().trim());
             continue;
         }
-        if path == "/assertion" {
+        if let Some(wanted) = path.strip_prefix("/header/") {
             let lines = head.lines().filter_map(|line| line.split_once(": "));
-            let mut named = lines.filter(|(name, _)| name.eq_ignore_ascii_case("x-cial-assertion"));
+            let mut named = lines.filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
             respond(&mut stream, named.next().map_or("none", |(_, value)| value));
             continue;
         }

@@ -539,6 +539,11 @@ impl Code {
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == word)
     }
+
+    /// The path of the admin's page about the code.
+    pub fn page_path(self) -> String {
+        format!("/problems/{self}")
+    }
 }
 
 impl fmt::Display for Code {

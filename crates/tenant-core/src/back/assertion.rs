@@ -147,6 +147,9 @@ fn keep_key(dir: &Path, key: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod examples;
+
+#[cfg(test)]
 mod tests {
     use jsonwebtoken::{DecodingKey, Validation, decode, decode_header};
     use protocol::site::Site;
@@ -156,7 +159,7 @@ mod tests {
 
     const NOW: Seconds = 2_000_000_000;
 
-    fn session(role: MemberRole) -> Session {
+    pub(super) fn session(role: MemberRole) -> Session {
         Session {
             sub: "u-1".to_owned(),
             email: "owner@example.com".to_owned(),
