@@ -140,6 +140,7 @@ pub async fn run(
         events: Events::new(dependencies.connections.public / PUBLIC_CONNECTIONS_PER_STREAM),
         webhook_targets: settings.webhook_targets,
         model: Gateway::new(ModelClient::new(settings.model_targets, dependencies.model_timeout)?),
+        package_signatures: settings.package_signatures,
         dev_login: settings.dev_login,
         sends_mail: settings.mail.is_some(),
         stop: ending.clone(),

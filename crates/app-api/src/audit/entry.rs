@@ -96,6 +96,8 @@ actions! {
     ModelUnset = "model.unset",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
+    PackageKeyAdd = "package_key.add",
+    PackageKeyDelete = "package_key.delete",
     WorkflowRun = "workflow.run",
     WorkflowPause = "workflow.pause",
     WorkflowResume = "workflow.resume",
@@ -177,6 +179,8 @@ impl Action {
             | Self::ModelUnset
             | Self::PackageUpload
             | Self::PackageDelete
+            | Self::PackageKeyAdd
+            | Self::PackageKeyDelete
             | Self::WorkflowRun
             | Self::WorkflowPause
             | Self::WorkflowResume

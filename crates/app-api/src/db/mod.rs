@@ -18,6 +18,8 @@ pub mod mail;
 pub mod membership;
 pub mod model;
 pub mod open_work;
+pub mod package_key;
+pub mod package_signature;
 pub mod passkey;
 mod query_deadline;
 mod quote;

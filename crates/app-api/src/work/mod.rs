@@ -7,6 +7,7 @@ pub mod executions;
 pub mod packages;
 pub mod progress;
 pub mod run;
+pub mod signatures;
 pub mod triggers;
 pub mod workflows;
 

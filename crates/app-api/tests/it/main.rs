@@ -32,6 +32,7 @@ mod mail;
 mod migrations;
 mod model;
 mod openapi;
+mod package_signatures;
 mod packages;
 mod pages;
 mod passkeys;

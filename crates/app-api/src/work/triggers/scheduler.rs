@@ -280,6 +280,7 @@ async fn fire_at(
 fn is_final(error: &ApiError) -> bool {
     let codes = [
         Code::WorkflowPaused,
+        Code::PackageUntrusted,
         Code::ResourceNotFound,
         Code::InvalidFields,
         Code::TenantSchemaDamaged,
