@@ -68,6 +68,8 @@ actions! {
     BackupDelete = "backup.delete",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
+    TenantDatabaseClose = "tenant.database_close",
+    TenantDatabaseOpen = "tenant.database_open",
     TenantGone = "tenant.gone",
     AppCreate = "app.create",
     AppDelete = "app.delete",
@@ -121,6 +123,8 @@ impl Action {
             | Self::TenantDelete
             | Self::TenantRelease
             | Self::TenantImport
+            | Self::TenantDatabaseClose
+            | Self::TenantDatabaseOpen
             | Self::TenantEnv
             | Self::TenantSecret
             | Self::RolloutStart

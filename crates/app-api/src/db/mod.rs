@@ -9,6 +9,7 @@ pub mod cli_login;
 mod columns;
 pub mod connect;
 pub mod creation;
+pub mod database_size;
 pub mod deleted_tenants;
 pub mod event;
 pub mod idempotency;

@@ -448,6 +448,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    database_sizes (tenant_id) {
+        tenant_id -> Uuid,
+        bytes -> Int8,
+        measured_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     model_endpoint (only_one) {
         only_one -> Bool,
         base_url -> Text,

@@ -17,6 +17,7 @@ mod database_down;
 mod database_ownership;
 mod database_proxy;
 mod database_roles;
+mod database_sizes;
 mod described_api;
 mod dev_login;
 mod disk_full;

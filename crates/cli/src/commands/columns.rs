@@ -72,6 +72,8 @@ fn tenant() -> Tenant {
             user: text(),
             version: Some(text()),
             failure: Some(text()),
+            used_bytes: Some(1),
+            closed_because: Some(text()),
         },
         pinned: true,
         desired: Desired::Running,

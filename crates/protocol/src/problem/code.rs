@@ -431,6 +431,9 @@ codes! {
     TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
         "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
         "create another, with a new key",
+    TenantDatabaseFull = "tenant_database_full" [409] "Database full"
+        "the tenant's tables hold more than `limits.database_bytes`; nothing connects to its database"
+        "raise the limit, then delete what is not needed; see [a tenant's database](../tenant-database.md#the-size)",
     TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",
