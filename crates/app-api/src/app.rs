@@ -29,7 +29,7 @@ use crate::outbound::target::Targets;
 use crate::reconcile::Notifier;
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::route_feed::RouteFeed;
-use crate::settings::{Addresses, DevLogin};
+use crate::settings::{Addresses, DevLogin, PackageSignatures};
 use crate::tenant::database::RolePrefix;
 use crate::tenant_databases::TenantDatabases;
 use crate::transfer::Exports;
@@ -53,6 +53,7 @@ pub struct Parts {
     pub webhook_targets: Targets,
     /// The way of tenants to the model of the installation.
     pub model: Gateway,
+    pub package_signatures: PackageSignatures,
     pub dev_login: DevLogin,
     /// Whether there is a mail server.
     pub sends_mail: bool,

@@ -152,6 +152,10 @@ pub const ROUTES: &[Route] = routes! {
     api  PUT    "/registries/{host}",           PlatformAdmin, "Set the credentials of a registry, from the next pull on", api::registries::set_registry;
     api  DELETE "/registries/{host}",           PlatformAdmin, "Delete the credentials of a registry", api::registries::delete_registry;
 
+    api  GET    "/package-keys",                PlatformRead,  "List the keys whose signatures of packages are trusted", api::package_keys::list_package_keys;
+    api  POST   "/package-keys",                PlatformAdmin, "Trust the signatures of a key", api::package_keys::add_package_key;
+    api  DELETE "/package-keys/{name}",         PlatformAdmin, "Trust the signatures of a key no more", api::package_keys::delete_package_key;
+
     api  GET    "/sessions",                    WholeAccount(Read), "List one's own sessions", api::sessions::list_sessions;
     api  DELETE "/sessions",                    WholeAccount(Admin), "End one's other sessions", api::sessions::revoke_other_sessions;
     api  DELETE "/sessions/{id}",               WholeAccount(Admin), "End one of one's sessions", api::sessions::revoke_session;

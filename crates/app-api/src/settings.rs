@@ -92,6 +92,13 @@ const MODEL_TARGETS: Setting = Setting::with_default(
      [a model in the chat](../models.md)",
 )
 .for_operators();
+const PACKAGE_SIGNATURES: Setting = Setting::with_default(
+    "CIAL_PACKAGE_SIGNATURES",
+    "optional",
+    "`required`: packages without a signature of a [trusted key](../packages.md#signatures) are refused, and their workflows do \
+     not run. With `optional` a signature is checked where there is one",
+)
+.for_operators();
 const MODELS_SOCKET: Setting = Setting::optional(
     "CIAL_MODELS_SOCKET",
     "the socket on which tenants call the model of the installation; without it, no model replies in a chat",
@@ -131,6 +138,7 @@ pub const SETTINGS: &[Setting] = &[
     WEBHOOK_TARGETS,
     MODEL_TARGETS,
     MODELS_SOCKET,
+    PACKAGE_SIGNATURES,
     DEV_LOGIN,
     mail::URL,
     mail::PASSWORD,
@@ -173,6 +181,7 @@ pub struct Settings {
     /// Whether the model's endpoint may be at a private address.
     pub model_targets: Targets,
     pub models_socket: Option<PathBuf>,
+    pub package_signatures: PackageSignatures,
     pub dev_login: DevLogin,
     /// `None`: no mail is sent.
     pub mail: Option<MailSettings>,
@@ -195,6 +204,26 @@ impl FromStr for DevLogin {
             "off" => Ok(Self::Off),
             "on" => Ok(Self::On),
             _ => Err("must be on or off"),
+        }
+    }
+}
+
+/// Whether packages need a signature of a trusted key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PackageSignatures {
+    /// A signature is checked where there is one.
+    Optional,
+    Required,
+}
+
+impl FromStr for PackageSignatures {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "optional" => Ok(Self::Optional),
+            "required" => Ok(Self::Required),
+            _ => Err("must be optional or required"),
         }
     }
 }
@@ -281,6 +310,7 @@ impl Settings {
         let webhook_targets = vars.value(&WEBHOOK_TARGETS);
         let model_targets = vars.value(&MODEL_TARGETS);
         let models_socket = vars.optional(&MODELS_SOCKET);
+        let package_signatures = vars.value(&PACKAGE_SIGNATURES);
         let dev_login = read_dev_login(&mut vars, listen, addresses.as_ref());
         let mail = MailSettings::read(&mut vars);
         let backups = BackupSettings::read(&mut vars);
@@ -314,6 +344,7 @@ impl Settings {
                 webhook_targets: webhook_targets?,
                 model_targets: model_targets?,
                 models_socket: models_socket?,
+                package_signatures: package_signatures?,
                 dev_login: dev_login?,
                 mail: mail?,
                 backups: backups?,

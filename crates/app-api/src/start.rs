@@ -43,7 +43,7 @@ use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::settings::{self, Settings, read_addresses};
 use crate::summaries::COLLECTION_INTERVAL;
-use crate::tenant_databases::TenantDatabases;
+use crate::tenant_databases::{SIZE_CHECK_INTERVAL, TenantDatabases};
 use crate::transfer::{ExportTimes, Exports};
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
@@ -80,6 +80,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
             model_timeout: SILENCE_TIMEOUT,
             max_changes: MAX_CHANGES,
             summary_interval: COLLECTION_INTERVAL,
+            size_interval: SIZE_CHECK_INTERVAL,
             export_times: ExportTimes::default(),
         };
         run(settings, dependencies, public, internal, shutdown_token()?).await
@@ -100,6 +101,8 @@ pub struct Dependencies {
     pub max_changes: u32,
     /// The time between two collections of summaries.
     pub summary_interval: Duration,
+    /// The time between two measurements of tenants' schemas.
+    pub size_interval: Duration,
     pub export_times: ExportTimes,
 }
 
@@ -140,6 +143,7 @@ pub async fn run(
         events: Events::new(dependencies.connections.public / PUBLIC_CONNECTIONS_PER_STREAM),
         webhook_targets: settings.webhook_targets,
         model: Gateway::new(ModelClient::new(settings.model_targets, dependencies.model_timeout)?),
+        package_signatures: settings.package_signatures,
         dev_login: settings.dev_login,
         sends_mail: settings.mail.is_some(),
         stop: ending.clone(),
@@ -200,10 +204,10 @@ pub async fn run(
         clock: dependencies.clock,
     });
     let key = settings.bootstrap_key.as_ref();
-    let summaries = dependencies.summary_interval;
+    let (summaries, sizes) = (dependencies.summary_interval, dependencies.size_interval);
     let work = async {
         prepare(&app, &settings.install, key).await?;
-        keep_working(&app, reconciler, notifications, summaries).await
+        keep_working(&app, reconciler, notifications, (summaries, sizes)).await
     };
     let ended = tokio::select! {
         ended = work => ended,
@@ -258,7 +262,7 @@ async fn keep_working(
     app: &App,
     reconciler: Arc<Reconciler>,
     notifications: NotificationReceiver,
-    summary_interval: Duration,
+    (summary_interval, size_interval): (Duration, Duration),
 ) -> Result<(), ServiceError> {
     let database = &app.database;
     let tenant_databases = reconciler.tenant_databases.clone();
@@ -268,6 +272,7 @@ async fn keep_working(
         () = app.events.run(database) => Ok(()),
         () = tenant_databases.clone().keep_migrated() => Ok(()),
         () = tenant_databases.watch_sessions() => Ok(()),
+        () = tenant_databases.watch_sizes(size_interval, &app.clock) => Ok(()),
         () = rollout::drive::run(app) => Ok(()),
         () = summaries::run(app, summary_interval) => Ok(()),
         () = transfer::run(app) => Ok(()),

@@ -69,7 +69,7 @@ pub async fn create(
         text,
         body_hash: &body_hash,
     });
-    let view = |tenant: &Tenant| views::tenant(app, tenant.clone(), None, None);
+    let view = |tenant: &Tenant| views::tenant(app, tenant.clone(), views::Observed::default());
     let followed_name = row.followed.as_ref().map(|followed| followed.tenant_app.name());
     let entry = Entry::new(Actor::from(caller), Action::TenantCreate, Resource::tenant(&slug))
         .after(json!({ "id": row.id, "name": name, "app": followed_name }));

@@ -1,4 +1,6 @@
-//! Creates, migrates, opens and removes tenants' databases: a schema and a role each.
+//! Creates, migrates, opens, bounds and removes tenants' databases: a schema and a role each.
+
+mod sizes;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::db::{Conn, Database, tenant, tenant_database, tenant_sessions};
 use crate::tenant::Tenant;
 use crate::tenant::database::{DatabaseNames, ProvisionedDatabase, RolePrefix, bounded_error};
 use crate::tenant_places::TenantPlaces;
+
+pub use self::sizes::{SIZE_CHECK_INTERVAL, last_sizes};
 
 /// Connections of the provisioner at once, beside those of the pool.
 const MAX_CONNECTIONS: usize = 4;
@@ -92,6 +96,9 @@ pub enum DumpRefused {
 pub enum OpenError {
     #[error("the schema is not there, or has not all tenant migrations")]
     NotReady,
+    /// The schema is larger than its limit. For the owner.
+    #[error("{0}")]
+    Closed(String),
     #[error("too many connections to tenants' schemas")]
     Busy,
     #[error("{0:#}")]
@@ -121,6 +128,9 @@ impl TenantDatabases {
         if database.version < latest {
             return Err(OpenError::NotReady);
         }
+        if let Some(excess) = database.excess {
+            return Err(OpenError::Closed(excess.describe()));
+        }
         let (own, all) = (self.places.of(tenant.tenant_id()), self.work_connections.clone());
         // In this order: who waits for a place of its own tenant keeps none from the others.
         let slots = async {
@@ -129,31 +139,32 @@ impl TenantDatabases {
         let slots = tokio::time::timeout(WORK_TIMEOUT, slots).await;
         let slots = slots.map_err(|_| OpenError::Busy)?.map_err(|_| OpenError::Busy)?;
         let names = database.names(&tenant.slug);
-        let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
-        let conn = self.connect_for_work(&names, &password).await.map_err(OpenError::Refused)?;
+        let id = tenant.tenant_id();
+        let conn = self.connect_for_work(id, &names).await.map_err(OpenError::Refused)?;
         Ok(WorkConnection { conn, _slots: slots })
     }
 
     async fn connect_for_work(
         &self,
+        tenant: TenantId,
         names: &DatabaseNames,
-        password: &Secret,
     ) -> anyhow::Result<Conn> {
-        match self.database.connect_for_work(names, password).await {
+        let password = keys::tenant_database_password(&self.master, tenant);
+        match self.database.connect_for_work(names, &password).await {
             Ok(conn) => Ok(conn),
             Err(first) => {
                 tracing::debug!(user = names.user, error = %first, "role of a tenant refused");
-                self.restore_role(names, password).await?;
-                Ok(self.database.connect_for_work(names, password).await?)
+                self.restore_role(tenant, names).await?;
+                Ok(self.database.connect_for_work(names, &password).await?)
             }
         }
     }
 
-    async fn restore_role(&self, names: &DatabaseNames, password: &Secret) -> anyhow::Result<()> {
+    async fn restore_role(&self, tenant: TenantId, names: &DatabaseNames) -> anyhow::Result<()> {
         let _slot = self.connections.acquire().await?;
         let mut conn = self.database.connect_provisioner().await?;
-        tenant_database::restore_role(&mut conn, names, password).await?;
-        Ok(())
+        let password = keys::tenant_database_password(&self.master, tenant);
+        tenant_database::restore_role(&mut conn, tenant, names, &password).await
     }
 
     /// The names that the schema and the role of `tenant` have, or will have.
@@ -174,7 +185,7 @@ impl TenantDatabases {
     ) -> Result<DumpSource, DumpRefused> {
         let password = keys::tenant_database_password(&self.master, tenant);
         let counted = async {
-            let mut conn = self.connect_for_work(&names, &password).await?;
+            let mut conn = self.connect_for_work(tenant, &names).await?;
             anyhow::Ok(tenant_database::count_relations(&mut conn, &names.schema).await?)
         };
         let relations = counted.await.map_err(DumpRefused::Unreachable)?;
@@ -192,7 +203,8 @@ impl TenantDatabases {
         };
         let names = database.names(&tenant.slug);
         let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
-        self.restore_role(&names, &password).await.map_err(RestoreError::Unavailable)?;
+        let id = tenant.tenant_id();
+        self.restore_role(id, &names).await.map_err(RestoreError::Unavailable)?;
         let writer = self.database.connect_for_restore(&names, &password).await;
         let writer = writer.map_err(|error| RestoreError::Unavailable(error.into()))?;
         writer.clear().await?;
@@ -331,8 +343,7 @@ impl TenantDatabases {
         database: &ProvisionedDatabase,
     ) -> Result<(), MigrationError> {
         let names = database.names(&tenant.slug);
-        let password = keys::tenant_database_password(&self.master, tenant.tenant_id());
-        let connected = self.connect_as_restored(&names, &password).await;
+        let connected = self.connect_as_restored(tenant.tenant_id(), &names).await;
         let conn = connected.map_err(MigrationError::Connection)?;
         tenant_database::migrate(conn).map_err(MigrationError::Migration)?;
         Ok(())
@@ -341,11 +352,12 @@ impl TenantDatabases {
     /// Connects as a tenant's role, after what the tenant changed about the role is undone.
     async fn connect_as_restored(
         &self,
+        tenant: TenantId,
         names: &DatabaseNames,
-        password: &Secret,
     ) -> anyhow::Result<Conn> {
-        self.restore_role(names, password).await?;
-        Ok(self.database.connect_as(&names.user, password).await?)
+        self.restore_role(tenant, names).await?;
+        let password = keys::tenant_database_password(&self.master, tenant);
+        Ok(self.database.connect_as(&names.user, &password).await?)
     }
 }
 

@@ -13,14 +13,20 @@ use crate::db::passkey::Passkey;
 use crate::db::user::User;
 use crate::sleep_status;
 use crate::tenant::Tenant;
+use crate::tenant::database::DatabaseExcess;
 
-/// `sleep` and `disk`: the orchestrator's current status of the tenant, if it is available. It is newer than the row.
-pub fn tenant(
-    app: &App,
-    mut tenant: Tenant,
-    sleep: Option<SleepStatus>,
-    disk: Option<DiskUse>,
-) -> control::Tenant {
+/// What is known of a tenant beside its row.
+#[derive(Default)]
+pub struct Observed {
+    /// The orchestrator's current status of the tenant, if it is available. It is newer than the row.
+    pub sleep: Option<SleepStatus>,
+    pub disk: Option<DiskUse>,
+    /// The last measured size of the schema.
+    pub database_bytes: Option<u64>,
+}
+
+pub fn tenant(app: &App, mut tenant: Tenant, observed: Observed) -> control::Tenant {
+    let Observed { sleep, disk, database_bytes } = observed;
     sleep_status::update_state(&mut tenant, sleep.as_ref(), app.clock.now());
     let (awake_because, asleep_because, times, last_wake) = match sleep {
         Some(s) => (s.awake_because, s.asleep_because, (s.freezes_at, s.sleeps_at), s.last_wake),
@@ -34,7 +40,7 @@ pub fn tenant(
         url: app.addresses.tenant_url(&tenant.slug),
         app: tenant.app.as_ref().map_or(BUILT_IN_APP, |app| app.slug.as_str()).to_owned(),
         release: tenant.app.as_ref().map(|app| app.release.clone()),
-        database: database(app, &tenant),
+        database: control::TenantDatabase { used_bytes: database_bytes, ..database(app, &tenant) },
         pinned: tenant.is_pinned(),
         desired: tenant.desired,
         state: tenant.state,
@@ -94,7 +100,12 @@ fn database(app: &App, tenant: &Tenant) -> control::TenantDatabase {
         schema: names.schema,
         user: names.user,
         version: made.as_ref().map(|database| database.version.clone()),
+        closed_because: made
+            .as_ref()
+            .and_then(|database| database.excess)
+            .map(DatabaseExcess::describe),
         failure: made.and_then(|database| database.failure),
+        used_bytes: None,
     }
 }
 

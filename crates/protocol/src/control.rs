@@ -129,6 +129,12 @@ pub struct TenantDatabase {
     /// Why the schema does not have the migrations of this release yet.
     #[serde(default)]
     pub failure: Option<String>,
+    /// The size of the schema as last measured; the limit is `limits.database_bytes`.
+    #[serde(default)]
+    pub used_bytes: Option<u64>,
+    /// Why nothing connects to the schema.
+    #[serde(default)]
+    pub closed_because: Option<String>,
 }
 
 /// The disk use of a tenant. The limit is `limits.disk_bytes`.

@@ -86,11 +86,20 @@ pub struct Limits {
     /// limit is stopped and not started again.
     #[cfg_attr(feature = "openapi", schema(minimum = 67108864, maximum = 1125899906842624_u64))]
     pub disk_bytes: u64,
+    /// The tenant's schema with its indexes. Measured: nothing connects to a schema above its limit.
+    #[cfg_attr(feature = "openapi", schema(minimum = 16777216, maximum = 1125899906842624_u64))]
+    pub database_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { cpu_millis: 2_000, memory_bytes: 4 << 30, pids: 512, disk_bytes: 10 << 30 }
+        Self {
+            cpu_millis: 2_000,
+            memory_bytes: 4 << 30,
+            pids: 512,
+            disk_bytes: 10 << 30,
+            database_bytes: 1 << 30,
+        }
     }
 }
 

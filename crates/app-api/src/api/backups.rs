@@ -74,6 +74,6 @@ pub async fn restore_backup(
         async move { backups::restore(&app, &caller, &admitted, id, &slug).await }
     };
     let tenant = origin::spawn(restore).await.map_err(ApiError::internal)??;
-    let tenant = views::tenant(&app, tenant, None, None);
+    let tenant = views::tenant(&app, tenant, views::Observed::default());
     Ok(Created::new(tenant).with_text("location", &location)?)
 }

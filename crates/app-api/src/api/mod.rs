@@ -16,6 +16,7 @@ pub mod mails;
 pub mod members;
 pub mod model;
 pub mod open;
+pub mod package_keys;
 pub mod packages;
 pub mod passkeys;
 pub mod registries;

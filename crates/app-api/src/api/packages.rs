@@ -1,12 +1,13 @@
 //! `/v1/tenants/{slug}/packages`: upload, list, delete.
 
 use axum::extract::{RawPathParams, State};
-use protocol::packages::{Package, PackageList, UploadedPackage};
+use protocol::packages::{Package, PackageList, SignedBy, UploadedPackage, to_hex};
 use protocol::problem::Code;
 use service::api_error::ApiError;
 
 use crate::access::{AuthorizedTenant, Caller};
 use crate::app::App;
+use crate::db::package_signature::PinnedKey;
 use crate::db::tenant_packages::PackageRow;
 use crate::http::extract::path_part;
 use crate::http::reply::{Created, NoContent};
@@ -18,10 +19,10 @@ pub async fn upload_package(
     State(app): State<App>,
     Caller(caller): Caller,
     found: AuthorizedTenant,
-    UploadedFile(archive): UploadedFile,
+    file: UploadedFile,
 ) -> Result<Created<UploadedPackage>, ApiError> {
     let tenant = &found.tenant;
-    let row = packages::upload(&app, &caller, tenant, archive).await?;
+    let row = packages::upload(&app, &caller, tenant, file).await?;
     let location = format!("/v1/tenants/{}/packages/{}/{}", tenant.slug, row.name, row.version);
     let uploaded = UploadedPackage {
         package_id: row.id,
@@ -61,7 +62,7 @@ pub(super) fn part<'a>(params: &'a RawPathParams, wanted: &str) -> Result<&'a st
     value.ok_or_else(|| ApiError::new(Code::NotFound, "There is nothing of this name."))
 }
 
-fn view(row: PackageRow) -> Package {
+fn view((row, pin): (PackageRow, Option<PinnedKey>)) -> Package {
     Package {
         id: row.id,
         name: row.name,
@@ -69,6 +70,7 @@ fn view(row: PackageRow) -> Package {
         about: row.about,
         bytes: row.bytes,
         sha256: row.sha256,
+        signed_by: pin.map(|pin| SignedBy { public_key: to_hex(&pin.public_key), key: pin.key }),
         workflows: row.workflows,
         created_by: row.created_by,
         created_at: views::time(row.created_at),

@@ -17,11 +17,13 @@ use crate::db::tenant::Filter;
 use crate::http::extract::{Json, Query, invalid_query};
 use crate::http::reply::{Accepted, Created, Okay, Reply};
 use crate::http::request_headers::{IdempotencyKey, IfMatch};
+use crate::sleep_status;
 use crate::tenant::Tenant;
 use crate::tenant::change::Change;
 use crate::tenant::status::OwnerAction;
 use crate::tenant_actions::{self, Create};
-use crate::{sleep_status, views};
+use crate::tenant_databases::last_sizes;
+use crate::views::{self, Observed};
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -81,13 +83,19 @@ pub async fn list_tenants(
     }
     let last = rows.last().filter(|_| more);
     let next_cursor = last.map(|tenant| URL_SAFE_NO_PAD.encode(tenant.slug.as_str()));
-    let (mut sleeps, mut disks) = tokio::join!(
+    let (mut sleeps, mut disks, sizes) = tokio::join!(
         sleep_status::fetch_all(&app, &rows),
         sleep_status::fetch_all_disk_use(&app, &rows),
+        last_sizes(&app, &rows),
     );
     let view = |row: Tenant| {
         let id = row.tenant_id();
-        views::tenant(&app, row, sleeps.remove(&id), disks.remove(&id))
+        let observed = Observed {
+            sleep: sleeps.remove(&id),
+            disk: disks.remove(&id),
+            database_bytes: sizes.get(&row.id).copied(),
+        };
+        views::tenant(&app, row, observed)
     };
     let tenants = rows.into_iter().map(view).collect();
     Ok(axum::Json(TenantList { tenants, next_cursor }))
@@ -181,8 +189,12 @@ async fn request_action(
 }
 
 async fn reply<const STATUS: u16>(app: &App, tenant: &Tenant) -> Reply<STATUS, control::Tenant> {
-    let (sleep, disk) =
-        tokio::join!(sleep_status::fetch(app, tenant), sleep_status::fetch_disk_use(app, tenant),);
-    Reply::new(views::tenant(app, tenant.clone(), sleep, disk))
+    let (sleep, disk, sizes) = tokio::join!(
+        sleep_status::fetch(app, tenant),
+        sleep_status::fetch_disk_use(app, tenant),
+        last_sizes(app, std::slice::from_ref(tenant)),
+    );
+    let observed = Observed { sleep, disk, database_bytes: sizes.get(&tenant.id).copied() };
+    Reply::new(views::tenant(app, tenant.clone(), observed))
         .with_header(header::ETAG, etag(tenant.revision))
 }

@@ -46,6 +46,6 @@ pub async fn import_tenant(
     let slug = path_part(&params, "as").unwrap_or_default();
     let location = format!("/v1/tenants/{slug}");
     let tenant = transfer::import(&app, &caller, &admitted, slug, body).await?;
-    let tenant = views::tenant(&app, tenant, None, None);
+    let tenant = views::tenant(&app, tenant, views::Observed::default());
     Ok(Created::new(tenant).with_text("location", &location)?)
 }

@@ -68,6 +68,8 @@ actions! {
     BackupDelete = "backup.delete",
     TenantDatabaseCreate = "tenant.database_create",
     TenantDatabaseDrop = "tenant.database_drop",
+    TenantDatabaseClose = "tenant.database_close",
+    TenantDatabaseOpen = "tenant.database_open",
     TenantGone = "tenant.gone",
     AppCreate = "app.create",
     AppDelete = "app.delete",
@@ -96,6 +98,8 @@ actions! {
     ModelUnset = "model.unset",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
+    PackageKeyAdd = "package_key.add",
+    PackageKeyDelete = "package_key.delete",
     WorkflowRun = "workflow.run",
     WorkflowPause = "workflow.pause",
     WorkflowResume = "workflow.resume",
@@ -119,6 +123,8 @@ impl Action {
             | Self::TenantDelete
             | Self::TenantRelease
             | Self::TenantImport
+            | Self::TenantDatabaseClose
+            | Self::TenantDatabaseOpen
             | Self::TenantEnv
             | Self::TenantSecret
             | Self::RolloutStart
@@ -177,6 +183,8 @@ impl Action {
             | Self::ModelUnset
             | Self::PackageUpload
             | Self::PackageDelete
+            | Self::PackageKeyAdd
+            | Self::PackageKeyDelete
             | Self::WorkflowRun
             | Self::WorkflowPause
             | Self::WorkflowResume

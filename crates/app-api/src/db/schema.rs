@@ -165,6 +165,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    package_keys (public_key) {
+        public_key -> Bytea,
+        name -> Text,
+        created_by -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    package_signatures (package_id) {
+        package_id -> Uuid,
+        tenant_id -> Uuid,
+        public_key -> Bytea,
+        sha256 -> Bytea,
+        signature -> Bytea,
+        pinned_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     rollouts (id) {
         id -> Uuid,
         app_id -> Uuid,
@@ -421,6 +441,14 @@ diesel::table! {
     tenant_imports (tenant_id) {
         tenant_id -> Uuid,
         alive_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    database_sizes (tenant_id) {
+        tenant_id -> Uuid,
+        bytes -> Int8,
+        measured_at -> Timestamptz,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{Bool, Jsonb, Nullable, Text};
+use diesel::sql_types::{Array, Bool, Jsonb, Nullable, Text};
 use diesel_async::RunQueryDsl;
 use protocol::orchestrator::Upstream;
 use protocol::spec::{Desired, Limits, Policy};
@@ -248,6 +248,22 @@ pub async fn with_older_database(conn: &mut Conn, version: &str) -> QueryResult<
     let is_older = sql::<Nullable<Bool>>("database ->> 'version' < ").bind::<Text, _>(version);
     let kept = dsl::desired.ne(Desired::Deleted.as_str());
     let query = dsl::tenants.filter(kept.nullable().and(is_older));
+    let rows: Vec<TenantRow> =
+        query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
+    Ok(rows.into_iter().map(Tenant::from).collect())
+}
+
+/// The tenants that have a database and are not being deleted: all of them, or those whose role is one of `roles` or whose database
+/// is closed.
+pub async fn with_database(conn: &mut Conn, roles: Option<&[String]>) -> QueryResult<Vec<Tenant>> {
+    let kept = dsl::desired.ne(Desired::Deleted.as_str());
+    let has_database = sql::<Nullable<Bool>>("database ->> 'user' IS NOT NULL");
+    let is_wanted = sql::<Nullable<Bool>>("(")
+        .bind::<Bool, _>(roles.is_none())
+        .sql(" OR database ->> 'user' = ANY (")
+        .bind::<Array<Text>, _>(roles.unwrap_or_default())
+        .sql(") OR database ->> 'excess' IS NOT NULL)");
+    let query = dsl::tenants.filter(kept.nullable().and(has_database).and(is_wanted));
     let rows: Vec<TenantRow> =
         query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())

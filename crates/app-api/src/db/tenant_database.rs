@@ -60,8 +60,12 @@ pub async fn create(
     let unclaimed = dsl::tenants
         .find(tenant.uuid())
         .filter(dsl::database.eq(Value::Null).and(dsl::desired.ne(Desired::Deleted.as_str())));
-    let made =
-        ProvisionedDatabase { user: names.user.clone(), version: latest_version()?, failure: None };
+    let made = ProvisionedDatabase {
+        user: names.user.clone(),
+        version: latest_version()?,
+        failure: None,
+        excess: None,
+    };
     let claim = dsl::database.eq(serde_json::to_value(made)?);
     if diesel::update(unclaimed).set(claim).execute(&mut conn).await? == 0 {
         return Ok(false);
@@ -150,12 +154,24 @@ fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
 }
 
 /// Undoes what a tenant changed about its role, such as the password. `conn` is the provisioner's.
+///
+/// # Errors
+/// Also when the schema is closed: the role must not log in then.
 pub async fn restore_role(
     conn: &mut Conn,
+    tenant: TenantId,
     names: &DatabaseNames,
     password: &Secret,
-) -> QueryResult<()> {
-    conn.batch_execute(&role_settings(names, password).join(";\n")).await
+) -> anyhow::Result<()> {
+    let settings = role_settings(names, password).join(";\n");
+    conn.transaction(async |conn| -> anyhow::Result<()> {
+        // Held to the end: whoever closes the schema at this moment waits, and takes the right to log in away afterwards.
+        let row = dsl::tenants.find(tenant.uuid()).select(dsl::database).for_share();
+        let database: Value = row.first(conn).await?;
+        anyhow::ensure!(database.get("excess").is_none(), "the schema is closed");
+        Ok(conn.batch_execute(&settings).await?)
+    })
+    .await
 }
 
 /// Runs the tenant migrations in the schema of the search path: all in the transaction of the caller, or each in its own.
@@ -205,6 +221,14 @@ pub async fn end_connections(conn: &mut Conn, user: &str) -> anyhow::Result<()> 
         return Ok(());
     }
     conn.batch_execute(&format!("ALTER ROLE {} NOLOGIN", identifier(user))).await?;
+    end_sessions(conn, user).await
+}
+
+/// Ends the sessions that a tenant's role has at this moment.
+///
+/// # Errors
+/// When one does not end in time.
+pub async fn end_sessions(conn: &mut Conn, user: &str) -> anyhow::Result<()> {
     let timeout = TERMINATION_TIMEOUT.as_millis();
     let end = format!(
         "SELECT coalesce(bool_and(pg_terminate_backend(pid, {timeout})), true) AS all \

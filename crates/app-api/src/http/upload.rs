@@ -1,4 +1,5 @@
-//! The upload of a file: a form of type `multipart/form-data` whose field `file` holds the file. An archive is a body of its own.
+//! The upload of a file: a form of type `multipart/form-data` whose field `file` holds the file, and
+//! whose field `signature` may hold a signature of it. An archive is a body of its own.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
@@ -18,9 +19,14 @@ use super::request_body;
 use crate::validation::refused_field;
 
 const FIELD: &str = "file";
+const SIGNATURE: &str = "signature";
 
-/// The bytes of the uploaded file.
-pub struct UploadedFile(pub Bytes);
+/// An uploaded file.
+pub struct UploadedFile {
+    pub bytes: Bytes,
+    /// As it was sent.
+    pub signature: Option<String>,
+}
 
 impl<S: Sync> FromRequest<S> for UploadedFile {
     type Rejection = ApiError;
@@ -37,13 +43,18 @@ impl<S: Sync> FromRequest<S> for UploadedFile {
         let body = body.map_err(|_| request_body::too_large(request_body::UPLOAD_LIMIT))?;
         let whole = stream::iter([Ok::<_, std::convert::Infallible>(body)]);
         let mut form = Multipart::new(whole, boundary);
+        let (mut file, mut signature) = (None, None);
         while let Some(field) = form.next_field().await.map_err(invalid_form)? {
-            if field.name() == Some(FIELD) {
-                return Ok(Self(field.bytes().await.map_err(invalid_form)?));
+            match field.name() {
+                Some(FIELD) => file = Some(field.bytes().await.map_err(invalid_form)?),
+                Some(SIGNATURE) => signature = Some(field.text().await.map_err(invalid_form)?),
+                Some(_) | None => {}
             }
         }
         let detail = "The form has no field file.";
-        Err(refused_field(Code::InvalidForm, FIELD, FieldCode::Required, detail))
+        let bytes = file
+            .ok_or_else(|| refused_field(Code::InvalidForm, FIELD, FieldCode::Required, detail))?;
+        Ok(Self { bytes, signature })
     }
 }
 
@@ -75,6 +86,7 @@ impl DescribeInput for UploadedFile {
         let form = ObjectBuilder::new()
             .schema_type(Type::Object)
             .property(FIELD, binary())
+            .property(SIGNATURE, ObjectBuilder::new().schema_type(Type::String))
             .required(FIELD);
         let content = ContentBuilder::new().schema(Some(form)).build();
         let body = RequestBodyBuilder::new().required(Some(Required::True));

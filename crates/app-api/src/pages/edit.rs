@@ -41,11 +41,12 @@ struct EditPage {
     memory: Field,
     pids: Field,
     disk: Field,
+    database: Field,
     problem: Option<Problem>,
 }
 
-/// The form as received: seconds as numbers, empty for the installation's setting; CPUs as a decimal number, memory
-/// and disk in MiB.
+/// The form as received: seconds as numbers, empty for the installation's setting; CPUs as a decimal number, memory,
+/// disk and database in MiB.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct EditForm {
@@ -65,6 +66,7 @@ pub struct EditForm {
     memory: String,
     pids: String,
     disk: String,
+    database: String,
 }
 
 impl EditForm {
@@ -83,6 +85,7 @@ impl EditForm {
             memory: (now.limits.memory_bytes >> 20).to_string(),
             pids: now.limits.pids.to_string(),
             disk: (now.limits.disk_bytes >> 20).to_string(),
+            database: (now.limits.database_bytes >> 20).to_string(),
         }
     }
 
@@ -99,6 +102,7 @@ impl EditForm {
                 memory_bytes: differs(&self.memory, &shown.memory, mebibytes),
                 pids: differs(&self.pids, &shown.pids, number),
                 disk_bytes: differs(&self.disk, &shown.disk, mebibytes),
+                database_bytes: differs(&self.database, &shown.database, mebibytes),
             },
             policy: PolicyChange {
                 freeze_after_seconds: differs(
@@ -251,6 +255,10 @@ fn edit_page(
             .value(&form.disk)
             .hint("64 to 1073741824; files and data together.")
             .with_problem_as(errors, "limits.disk_bytes", "Enter a whole number, 64 to 1073741824."),
+        database: Field::new("database", "Database in MiB", "text")
+            .value(&form.database)
+            .hint("16 to 1073741824; its tables with their indexes. Above it, nothing connects to its database.")
+            .with_problem_as(errors, "limits.database_bytes", "Enter a whole number, 16 to 1073741824."),
         problem,
     }
 }

@@ -31,8 +31,10 @@ use crate::db::backup::{self, BackupRow};
 use crate::db::tenant::Filter;
 use crate::http::extract::{Form, Query};
 use crate::settings::Addresses;
+use crate::tenant::database::DatabaseExcess;
 use crate::tenant::status::OwnerAction;
 use crate::tenant::{Tenant, TenantApp};
+use crate::tenant_databases::last_sizes;
 use crate::{apps, sleep_status, tenant_actions, views};
 
 /// The most rows on the list; the search narrows it.
@@ -197,6 +199,9 @@ struct TenantPage {
     pids: u32,
     disk: String,
     disk_hint: &'static str,
+    database: String,
+    /// Why nothing connects to the tenant's database.
+    database_closed: Option<String>,
     /// `None`: the installation makes no backups.
     backup: Option<String>,
     sleep: SleepSection,
@@ -216,9 +221,10 @@ pub async fn show_tenant(
 ) -> Result<Response, ApiError> {
     let mut tenant = found.tenant;
     // The calls run at the same time.
-    let (asleep, disk_use, log) = tokio::join!(
+    let (asleep, disk_use, sizes, log) = tokio::join!(
         sleep_status::fetch(&app, &tenant),
         sleep_status::fetch_disk_use(&app, &tenant),
+        last_sizes(&app, std::slice::from_ref(&tenant)),
         last_lines(&app, &tenant)
     );
     let now = app.clock.now();
@@ -251,6 +257,12 @@ pub async fn show_tenant(
         pids: tenant.limits.pids,
         disk: disk(disk_use, tenant.limits.disk_bytes),
         disk_hint: disk_hint(disk_use),
+        database: database(sizes.get(&tenant.id).copied(), tenant.limits.database_bytes),
+        database_closed: tenant
+            .database
+            .as_ref()
+            .and_then(|database| database.excess)
+            .map(DatabaseExcess::describe),
         backup: backup(&app, &tenant, now).await?,
         can_start: may_act && (tenant.desired == Desired::Stopped || failed),
         sleep: SleepSection::new(SleepContext::of(&tenant), &policy, asleep, now),
@@ -300,6 +312,14 @@ fn disk(disk_use: Option<DiskUse>, limit_bytes: u64) -> String {
         return format!("{limit}, not measured yet");
     };
     format!("{} used of {limit}, {}", describe_bytes(used_bytes), enforced_by.describe())
+}
+
+fn database(used_bytes: Option<u64>, limit_bytes: u64) -> String {
+    let limit = bytes(limit_bytes);
+    match used_bytes {
+        Some(used_bytes) => format!("{} used of {limit}", describe_bytes(used_bytes)),
+        None => format!("{limit}, not measured yet"),
+    }
 }
 
 /// The sentence about what a tenant at its disk limit meets.

@@ -43,6 +43,9 @@ pub struct LimitsChange {
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<u64>, nullable = false, minimum = 67108864, maximum = 1125899906842624_u64)]
     pub disk_bytes: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<u64>, nullable = false, minimum = 16777216, maximum = 1125899906842624_u64)]
+    pub database_bytes: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -88,6 +91,8 @@ pub const MEMORY_BYTES: RangeInclusive<u64> = (32 << 20)..=(1 << 42);
 pub const PIDS: RangeInclusive<u64> = 32..=1_000_000;
 /// 64 MiB to 1 PiB.
 pub const DISK_BYTES: RangeInclusive<u64> = (64 << 20)..=(1 << 50);
+/// 16 MiB to 1 PiB. An empty schema has half a MiB.
+pub const DATABASE_BYTES: RangeInclusive<u64> = (16 << 20)..=(1 << 50);
 /// At most a year.
 pub const SECONDS: RangeInclusive<u64> = 0..=31_536_000;
 
@@ -119,6 +124,9 @@ impl Change {
         }));
         collect(set_field(&mut next_limits.disk_bytes, &limits.disk_bytes, |v| {
             whole_number("limits.disk_bytes", v, DISK_BYTES)
+        }));
+        collect(set_field(&mut next_limits.database_bytes, &limits.database_bytes, |v| {
+            whole_number("limits.database_bytes", v, DATABASE_BYTES)
         }));
         let next_policy = &mut next.policy;
         for (field, to, value) in [

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use protocol::Slug;
+use protocol::text::describe_bytes;
 use serde::{Deserialize, Serialize};
 
 const SCHEMA_PREFIX: &str = "t_";
@@ -31,6 +32,50 @@ pub struct ProvisionedDatabase {
     /// Why the latest migration failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Why the schema is closed: no program of the tenant reaches it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excess: Option<DatabaseExcess>,
+}
+
+/// The size of a schema above its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseExcess {
+    pub used_bytes: u64,
+    pub limit_bytes: u64,
+}
+
+impl DatabaseExcess {
+    /// The reason that the owner reads.
+    pub fn describe(self) -> String {
+        format!(
+            "Its tables use {} and may use {}, so nothing connects to its database. Raise its database limit \
+             (limits.database_bytes), then delete what it does not need.",
+            describe_bytes(self.used_bytes),
+            describe_bytes(self.limit_bytes)
+        )
+    }
+}
+
+/// What a measurement of a schema leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeStep {
+    Stay,
+    Close(DatabaseExcess),
+    Open,
+}
+
+/// `excess`: the one for which the schema is closed at the moment. A closed schema does not grow, so that it is opened as soon as
+/// it fits.
+pub fn next_size_step(
+    excess: Option<DatabaseExcess>,
+    used_bytes: u64,
+    limit_bytes: u64,
+) -> SizeStep {
+    match (excess, used_bytes > limit_bytes) {
+        (None, true) => SizeStep::Close(DatabaseExcess { used_bytes, limit_bytes }),
+        (Some(_), false) => SizeStep::Open,
+        (None, false) | (Some(_), true) => SizeStep::Stay,
+    }
 }
 
 impl ProvisionedDatabase {
@@ -110,6 +155,24 @@ mod tests {
 
     fn names(slug: &str) -> DatabaseNames {
         "t_".parse::<RolePrefix>().unwrap().names(&slug.parse().unwrap())
+    }
+
+    #[test]
+    fn a_schema_is_closed_above_its_limit_and_open_within_it() {
+        let excess = DatabaseExcess { used_bytes: 11, limit_bytes: 10 };
+        for (closed, used, limit, step) in [
+            (None, 0, 10, SizeStep::Stay),
+            (None, 10, 10, SizeStep::Stay),
+            (None, 11, 10, SizeStep::Close(excess)),
+            (Some(excess), 11, 10, SizeStep::Stay),
+            (Some(excess), 12, 10, SizeStep::Stay),
+            (Some(excess), 11, 11, SizeStep::Open),
+            (Some(excess), 0, 10, SizeStep::Open),
+        ] {
+            assert_eq!(next_size_step(closed, used, limit), step, "{closed:?} {used} {limit}");
+        }
+        let reason = DatabaseExcess { used_bytes: 5 << 28, limit_bytes: 1 << 30 }.describe();
+        assert!(reason.starts_with("Its tables use 1.2 GiB and may use 1.0 GiB, so"), "{reason}");
     }
 
     #[test]

@@ -227,8 +227,12 @@ async fn dump_if(
     names: DatabaseNames,
     choice: DatabaseChoice,
 ) -> Result<(Option<Database>, Option<String>), ApiError> {
-    const OF_SCHEMA: [Code; 3] =
-        [Code::TenantSchemaUnreadable, Code::PgDumpUnusable, Code::ArchiveTooLarge];
+    const OF_SCHEMA: [Code; 4] = [
+        Code::TenantSchemaUnreadable,
+        Code::TenantDatabaseFull,
+        Code::PgDumpUnusable,
+        Code::ArchiveTooLarge,
+    ];
     match begin_dump(app, tenant, names).await {
         Ok(database) => Ok((Some(database), None)),
         Err(error) => {
@@ -246,12 +250,15 @@ async fn dump_if(
 /// Begins the dump of a tenant that rests, and returns when it has its snapshot.
 ///
 /// # Errors
-/// `tenant_schema_unreadable`, `pg_dump_unusable`, `archive_too_large`, `database_unavailable`, `disk_full`.
+/// `tenant_schema_unreadable`, `tenant_database_full`, `pg_dump_unusable`, `archive_too_large`, `database_unavailable`, `disk_full`.
 async fn begin_dump(
     app: &App,
     tenant: &Tenant,
     names: DatabaseNames,
 ) -> Result<Database, ApiError> {
+    if let Some(excess) = tenant.database.as_ref().and_then(|database| database.excess) {
+        return Err(ApiError::new(Code::TenantDatabaseFull, excess.describe()));
+    }
     let source = app.tenant_databases.dump_source(tenant.tenant_id(), names).await;
     let source = source.map_err(|refused| match refused {
         DumpRefused::Unreachable(error) => database_unavailable().with_cause(error),

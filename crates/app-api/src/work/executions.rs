@@ -11,7 +11,7 @@ use service::api_error::ApiError;
 use uuid::Uuid;
 
 use super::workflows::{self, FoundWorkflow};
-use super::{WorkError, audit, has_huge_number, has_nul, open, touch, touch_again};
+use super::{WorkError, audit, has_huge_number, has_nul, open, signatures, touch, touch_again};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -70,7 +70,7 @@ pub async fn run(
 /// Schedules an execution of a workflow. A time of a trigger has one execution: another call returns it.
 ///
 /// # Errors
-/// `resource_not_found`; `workflow_paused`; `invalid_fields`; `too_many_executions`.
+/// `resource_not_found`; `package_untrusted`; `workflow_paused`; `invalid_fields`; `too_many_executions`.
 pub(super) async fn schedule(
     app: &App,
     tenant: &Tenant,
@@ -87,6 +87,10 @@ pub(super) async fn schedule(
         return Ok(known);
     }
     let found = workflows::find(&mut conn, run.workflow).await?;
+    if !signatures::may_run(app, tenant, found.package_id).await? {
+        let detail = signatures::untrusted(&found.package);
+        return Err(ApiError::new(Code::PackageUntrusted, detail).into());
+    }
     let tasks: Vec<_> = found.workflow.in_order().iter().map(|task| task.name.clone()).collect();
     let execution = prepare(found, run.context, run.body, &run.actor, now)?;
     let entry = Entry::new(run.actor, run.action, run.resource)

@@ -7,6 +7,7 @@ pub mod executions;
 pub mod packages;
 pub mod progress;
 pub mod run;
+pub mod signatures;
 pub mod triggers;
 pub mod workflows;
 
@@ -79,7 +80,7 @@ pub fn damaged(what: &str) -> ApiError {
 /// A connection to the schema of a tenant, as the tenant's role.
 ///
 /// # Errors
-/// `tenant_deleting`; `database_unavailable`, also while the schema is made or migrated.
+/// `tenant_deleting`; `tenant_database_full`; `database_unavailable`, also while the schema is made or migrated.
 pub async fn open(app: &App, tenant: &Tenant) -> Result<WorkConnection, ApiError> {
     if tenant.desired == Desired::Deleted {
         return Err(being_deleted());
@@ -92,6 +93,7 @@ pub async fn open(app: &App, tenant: &Tenant) -> Result<WorkConnection, ApiError
             let detail = "The tenant's database is being made or migrated. Try again in a moment.";
             ApiError::new(Code::DatabaseUnavailable, detail).with_retry_after(RETRY_DELAY)
         }
+        OpenError::Closed(reason) => ApiError::new(Code::TenantDatabaseFull, reason),
         OpenError::Busy => {
             let detail = "The databases of tenants are in use. Try again in a moment.";
             ApiError::new(Code::DatabaseUnavailable, detail).with_retry_after(RETRY_DELAY)

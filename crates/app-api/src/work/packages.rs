@@ -1,7 +1,10 @@
 //! Packages: upload, list, delete.
 
+use std::collections::HashMap;
+
 use axum::body::Bytes;
 use package::{Fault, Package};
+use protocol::packages::{PackageSignature, to_hex};
 use protocol::problem::{Code, FieldCode};
 use serde_json::json;
 use service::api_error::ApiError;
@@ -9,13 +12,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::{RETRY_DELAY, WorkError, audit, open};
+use super::{RETRY_DELAY, WorkError, open, signatures};
 use crate::access::Principal;
 use crate::app::App;
-use crate::audit::chain::hex;
 use crate::audit::{Action, Actor, Entry, Resource};
+use crate::db::package_signature::{self, PackagePin, PinnedKey};
 use crate::db::tenant_packages::{self, PIECE_BYTES, PackageRow};
-use crate::db::{Transaction as _, tenant_workflows, trigger};
+use crate::db::{Transaction as _, audit_log, tenant_workflows, trigger};
+use crate::http::upload::UploadedFile;
 use crate::tenant::Tenant;
 
 /// The most packages of a tenant.
@@ -26,34 +30,38 @@ const MAX_TOTAL_BYTES: i64 = 1 << 30;
 /// Archives that are unpacked at the same time: a small one may unpack to much.
 static READING: Semaphore = Semaphore::const_new(4);
 
-/// Stores an archive. Nothing is written unless the whole archive is a package.
+/// Stores an archive. Nothing is written unless the whole archive is a package, and its signature is one of a trusted key.
 ///
 /// # Errors
-/// `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`; `busy`;
+/// `package_unsigned`, `package_key_unknown`, `package_signature_invalid`; `package_corrupt`, `package_invalid`, `package_too_large`, `package_unsafe`; `package_exists`; `too_many_packages`; `busy`;
 /// `tenant_schema_damaged`.
 pub async fn upload(
     app: &App,
     caller: &Principal,
     tenant: &Tenant,
-    archive: Bytes,
+    UploadedFile { bytes: archive, signature }: UploadedFile,
 ) -> Result<PackageRow, WorkError> {
-    let bytes = archive.clone();
-    let place = READING.try_acquire().map_err(|_| {
-        let detail = "Other packages are being read. Try again in some seconds.";
-        ApiError::new(Code::Busy, detail).with_retry_after(RETRY_DELAY)
-    })?;
-    let read = tokio::task::spawn_blocking(move || {
-        let _place = place;
-        (package::read(&bytes), Sha256::digest(&bytes).to_vec())
-    });
-    let (package, digest) = read.await.map_err(ApiError::internal)?;
-    let package = package.map_err(refused)?;
+    let signature = signatures::read(app.package_signatures, signature.as_deref())?;
+    if let Some(signature) = &signature {
+        signatures::check_key(app, signature).await?;
+    }
+    let (package, digest) = read(archive.clone(), signature).await?;
     let (actor, now) = (Actor::from(caller), app.clock.now());
     let row = row_of(&package, &archive, &digest, &actor, now);
     let workflows = definitions(&package)?;
+    let pin = signature.map(|signature| PackagePin {
+        package_id: row.id,
+        tenant_id: tenant.id,
+        public_key: signature.public_key,
+        sha256: digest,
+        signature: signature.signature,
+        pinned_at: now,
+    });
     let resource = Resource::new("package", format!("{}/{}", tenant.slug, package.folder()));
-    let entry = Entry::new(actor, Action::PackageUpload, resource)
-        .after(json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256 }));
+    let signed_by = signature.map(|signature| to_hex(&signature.public_key));
+    let entry = Entry::new(actor, Action::PackageUpload, resource).after(
+        json!({ "id": row.id, "bytes": row.bytes, "sha256": row.sha256, "signed_by": signed_by }),
+    );
     let mut conn = open(app, tenant).await?;
     conn.transaction(async |conn| -> Result<_, WorkError> {
         // Two uploads at once must not both fit below the limit: the second waits here, and counts the first.
@@ -72,12 +80,42 @@ pub async fn upload(
             tenant_packages::insert_piece(conn, row.id, number, piece).await?;
         }
         // Before the commit, and on another connection: no change lacks its entry, and the tenant's own triggers hold up
-        // nobody else's.
-        Ok(audit(app, &entry, now).await?)
+        // nobody else's. A pin whose package is not committed names an id that nothing else gets.
+        let mut central = app.conn().await?;
+        let recorded = central.transaction(async |central| -> Result<_, ApiError> {
+            if let (Some(pin), Some(signature)) = (&pin, &signature)
+                && !package_signature::insert(central, pin).await?
+            {
+                return Err(signatures::unknown_key(signature));
+            }
+            audit_log::append(central, &entry, now).await?;
+            Ok(())
+        });
+        Ok(recorded.await?)
     })
     .await?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = package.folder(), %caller, "package uploaded");
     Ok(row)
+}
+
+/// The package in an archive, and the digest of the archive. An archive that its key did not sign is not unpacked.
+async fn read(
+    archive: Bytes,
+    signature: Option<PackageSignature>,
+) -> Result<(Package, Vec<u8>), ApiError> {
+    let place = READING.try_acquire().map_err(|_| {
+        let detail = "Other packages are being read. Try again in some seconds.";
+        ApiError::new(Code::Busy, detail).with_retry_after(RETRY_DELAY)
+    })?;
+    let read = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let digest = Sha256::digest(&archive).to_vec();
+        if signature.is_some_and(|signature| !signatures::is_genuine(&signature, &digest)) {
+            return Err(signatures::not_genuine());
+        }
+        Ok((package::read(&archive).map_err(refused)?, digest))
+    });
+    read.await.map_err(ApiError::internal)?
 }
 
 fn row_of(
@@ -93,7 +131,7 @@ fn row_of(
         version: package.version.clone(),
         about: package.about.clone(),
         bytes: i64::try_from(archive.len()).unwrap_or(i64::MAX),
-        sha256: hex(digest),
+        sha256: to_hex(digest),
         created_by: actor.name.clone(),
         created_at: now,
         workflows: package.workflows.iter().map(|workflow| workflow.name.clone()).collect(),
@@ -124,10 +162,20 @@ fn refused(fault: Fault) -> ApiError {
     }
 }
 
-/// The packages of a tenant, the latest first.
-pub async fn list(app: &App, tenant: &Tenant) -> Result<Vec<PackageRow>, WorkError> {
-    let mut conn = open(app, tenant).await?;
-    Ok(tenant_packages::list(&mut conn, MAX_PACKAGES).await?)
+/// The packages of a tenant, the latest first, and the signatures of those that have one.
+pub async fn list(
+    app: &App,
+    tenant: &Tenant,
+) -> Result<Vec<(PackageRow, Option<PinnedKey>)>, WorkError> {
+    let pins = package_signature::of_tenant(&mut *app.conn().await?, tenant.id).await;
+    let pins = pins.map_err(ApiError::from)?.into_iter().map(|pin| (pin.package_id, pin));
+    let mut pins: HashMap<_, _> = pins.collect();
+    let rows = tenant_packages::list(&mut *open(app, tenant).await?, MAX_PACKAGES).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (pins.remove(&row.id), row))
+        .map(|(pin, row)| (row, pin))
+        .collect())
 }
 
 /// Deletes a package with its workflows.
@@ -161,7 +209,14 @@ pub async fn delete(
                 return Err(ApiError::new(Code::WorkflowInUse, detail).into());
             }
         }
-        Ok(audit(app, &entry.clone().before(json!({ "id": id })), now).await?)
+        let entry = entry.clone().before(json!({ "id": id }));
+        let mut central = app.conn().await?;
+        let recorded = central.transaction(async |central| -> Result<_, ApiError> {
+            package_signature::delete(central, tenant.id, id).await?;
+            audit_log::append(central, &entry, now).await?;
+            Ok(())
+        });
+        Ok(recorded.await?)
     })
     .await?;
     tracing::info!(tenant = %tenant.id, slug = %tenant.slug, package = format!("{name}-{version}"), %caller, "package deleted");

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::attempt::{self, Attempt, Outcome};
 use super::progress::{self, DAMAGED, NOT_STARTED_DELAY, NOT_STARTED_LIMIT, Step, TaskProgress};
-use super::{WorkError, open};
+use super::{WorkError, open, signatures};
 use crate::app::App;
 use crate::db::open_work::{self, Claim};
 use crate::db::tenant_executions::{self, AttemptEnd, ExecutionRow, TaskRow};
@@ -282,10 +282,13 @@ enum Begun {
 }
 
 /// Records that an attempt begins.
-async fn begin(conn: &mut Conn, attempt: &Attempt<'_>, now: Timestamp) -> QueryResult<Begun> {
-    let Attempt { execution, task, number, .. } = *attempt;
+async fn begin(conn: &mut Conn, attempt: &Attempt<'_>, now: Timestamp) -> Result<Begun, WorkError> {
+    let Attempt { app, tenant, execution, task, number } = *attempt;
     if tenant_workflows::package_piece(conn, execution.package_id, 0).await?.is_none() {
         return Ok(Begun::Never(format!("Package {} was deleted.", execution.package)));
+    }
+    if !signatures::may_run(app, tenant, execution.package_id).await? {
+        return Ok(Begun::Never(signatures::untrusted(&execution.package)));
     }
     let Some(results) = tenant_executions::results(conn, execution.id, &task.after).await? else {
         return Ok(Begun::Never(DAMAGED.to_owned()));

@@ -56,7 +56,7 @@ async fn a_change_applies_at_once_under_if_match() {
     let changed = patch(&matching, change).await;
     assert_eq!(changed.status, 200, "{}", changed.text());
     assert_eq!(changed.json()["name"], "New");
-    let shown = json!({ "cpu_millis": 500, "memory_bytes": 268_435_456, "pids": 100, "disk_bytes": 10_u64 << 30 });
+    let shown = json!({ "cpu_millis": 500, "memory_bytes": 268_435_456, "pids": 100, "disk_bytes": 10_u64 << 30, "database_bytes": 1 << 30 });
     assert_eq!(changed.json()["limits"], shown);
     assert_eq!(changed.json()["policy"]["sleep_after_seconds"], 0);
     assert_eq!(changed.json()["generation"], before.json()["generation"]);

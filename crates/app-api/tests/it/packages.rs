@@ -7,7 +7,7 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
-use crate::harness::{FakeOrchestrator, Server, TestClient, TestResponse, acme};
+use crate::harness::{FakeOrchestrator, Server, Setup, TestClient, TestResponse, acme};
 
 pub(crate) const DESCRIPTION: &str = r#"
 name = "acme-etl"
@@ -44,9 +44,24 @@ pub(crate) async fn upload(
     slug: &str,
     archive: &[u8],
 ) -> TestResponse {
+    upload_signed(client, key, slug, (archive, None)).await
+}
+
+/// Sends a file with a signature.
+pub(crate) async fn upload_signed(
+    client: &TestClient,
+    key: &str,
+    slug: &str,
+    (archive, signature): (&[u8], Option<&str>),
+) -> TestResponse {
     let mut form =
         b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.cial\"\r\n\r\n"
             .to_vec();
+    if let Some(text) = signature {
+        let field =
+            format!("--b\r\ncontent-disposition: form-data; name=\"signature\"\r\n\r\n{text}\r\n");
+        form.splice(0..0, field.into_bytes());
+    }
     form.extend_from_slice(archive);
     form.extend_from_slice(b"\r\n--b--\r\n");
     let authorization = format!("Bearer {key}");
@@ -71,7 +86,13 @@ pub(crate) async fn call(
 pub(crate) async fn two_tenants(
     orchestrator: FakeOrchestrator,
 ) -> (Server, TestClient, [String; 2]) {
-    let (server, owner) = Server::with_owner(orchestrator).await;
+    two_tenants_of(Setup::new(orchestrator).await).await
+}
+
+/// The same on a server of this setup.
+pub(crate) async fn two_tenants_of(setup: Setup) -> (Server, TestClient, [String; 2]) {
+    let server = setup.start().await;
+    let owner = server.sign_up().await;
     owner.post("/v1/tenants", acme()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     for slug in ["acme", "globex"] {

@@ -311,6 +311,7 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
             ("memory", "256"),
             ("pids", "100"),
             ("disk", "10240"),
+            ("database", "2048"),
         ]
     };
     let bad = owner.submit(path, &fields("30", "two<b>")).await;
@@ -334,7 +335,7 @@ async fn the_edit_form_changes_a_tenant_and_shows_errors() {
     assert_eq!(tenant["name"], "New");
     assert_eq!(
         tenant["limits"],
-        json!({ "cpu_millis": 1_500, "memory_bytes": 256 << 20, "pids": 100, "disk_bytes": 10_u64 << 30 })
+        json!({ "cpu_millis": 1_500, "memory_bytes": 256 << 20, "pids": 100, "disk_bytes": 10_u64 << 30, "database_bytes": 2_u64 << 30 })
     );
     assert_eq!(
         tenant["policy"],

@@ -55,7 +55,10 @@ async fn a_tenant_is_created_with_a_schema_and_a_role() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     let created = owner.post("/v1/tenants", acme()).await;
     let user = format!("{}acme", server.database.tenant_roles);
-    let names = json!({ "schema": "t_acme", "user": user, "version": null, "failure": null });
+    let names = json!({
+        "schema": "t_acme", "user": user, "version": null, "failure": null, "used_bytes": null,
+        "closed_because": null,
+    });
     assert_eq!(created.json()["database"], names);
     server.until_state("acme", State::Running).await;
     assert_eq!(existing(&server.database).await, (1, 1));

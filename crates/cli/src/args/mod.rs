@@ -49,8 +49,9 @@ pub use variables::{
 };
 
 pub use work::{
-    CancelExecution, CreateTrigger, DeletePackage, DeleteTrigger, ExecutionArg, ExecutionsCommand,
-    PackagesCommand, RunWorkflow, TriggersCommand, UploadPackage, WorkflowsCommand,
+    AddPackageKey, CancelExecution, CreateTrigger, DeletePackage, DeletePackageKey, DeleteTrigger,
+    ExecutionArg, ExecutionsCommand, PackageKeysCommand, PackagesCommand, RunWorkflow, SignPackage,
+    TriggersCommand, UploadPackage, WorkflowsCommand,
 };
 
 use crate::complete;
@@ -173,7 +174,7 @@ pub enum Command {
         #[command(subcommand)]
         command: Option<RegistriesCommand>,
     },
-    /// upload, list and delete the packages of a tenant
+    /// upload, sign, list and delete the packages of a tenant
     #[command(visible_alias = "package", args_conflicts_with_subcommands = true)]
     Packages {
         #[command(subcommand)]

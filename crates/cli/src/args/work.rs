@@ -14,8 +14,16 @@ pub enum PackagesCommand {
     List,
     /// upload a package: a .cial file with workflows and their programs
     Upload(UploadPackage),
+    /// sign a package, into a file beside it that ends with .sig
+    Sign(SignPackage),
     /// delete a package with its workflows
     Delete(DeletePackage),
+    /// keys whose signatures of packages the installation trusts
+    #[command(args_conflicts_with_subcommands = true)]
+    Keys {
+        #[command(subcommand)]
+        command: Option<PackageKeysCommand>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -23,6 +31,46 @@ pub struct UploadPackage {
     /// file to upload, like acme-etl-1.2.0.cial
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
+    /// file with the signature, from `cial packages sign`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub signature: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SignPackage {
+    /// file to sign, like acme-etl-1.2.0.cial
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// file with a private key of Ed25519 as PEM, from `openssl genpkey`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PackageKeysCommand {
+    /// list the keys, and how many packages each of them signed
+    List,
+    /// trust the signatures of a key from now on
+    Add(AddPackageKey),
+    /// trust the signatures of a key no more
+    Delete(DeletePackageKey),
+}
+
+#[derive(Debug, Args)]
+pub struct AddPackageKey {
+    /// name of the key
+    pub name: String,
+    /// file with the public key as PEM, from `openssl pkey -pubout`; - for standard input
+    #[arg(long, value_name = "FILE", default_value = "-", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DeletePackageKey {
+    /// name of the key
+    pub name: String,
+    #[command(flatten)]
+    pub confirm: Confirm,
 }
 
 #[derive(Debug, Args)]

@@ -14,7 +14,7 @@ use protocol::executions::{
 use protocol::images::Registry;
 use protocol::mails::WaitingMail;
 use protocol::model::{ModelEndpoint, ModelUsageDay};
-use protocol::packages::{Package, UploadedPackage};
+use protocol::packages::{Package, PackageKey, SignedBy, UploadedPackage};
 use protocol::people::{CreatedInvitation, Invitation, Member, MemberRole, SessionInfo};
 use protocol::process::Hooks;
 use protocol::rollouts::{Rollout, RolloutState};
@@ -72,6 +72,8 @@ fn tenant() -> Tenant {
             user: text(),
             version: Some(text()),
             failure: Some(text()),
+            used_bytes: Some(1),
+            closed_because: Some(text()),
         },
         pinned: true,
         desired: Desired::Running,
@@ -258,7 +260,18 @@ fn package() -> Package {
         about: text(),
         bytes: 1,
         sha256: text(),
+        signed_by: Some(SignedBy { public_key: text(), key: Some(text()) }),
         workflows: vec![text()],
+        created_by: text(),
+        created_at: text(),
+    }
+}
+
+fn package_key() -> PackageKey {
+    PackageKey {
+        name: text(),
+        public_key: text(),
+        packages: 1,
         created_by: text(),
         created_at: text(),
     }
@@ -397,6 +410,7 @@ fn tables() -> Vec<(&'static str, &'static Shape, Value)> {
         ("NEW_TRIGGER", &triggers::NEW_TRIGGER, json!(trigger())),
         ("NEW_WEBHOOK", &webhooks::NEW_WEBHOOK, json!(webhook())),
         ("PACKAGES", &packages::PACKAGES, json!(package())),
+        ("PACKAGE_KEYS", &packages::PACKAGE_KEYS, json!(package_key())),
         ("REGISTRIES", &registries::REGISTRIES, json!(registry())),
         ("RELEASES", &apps::RELEASES, json!(release())),
         ("ROLLOUTS", &rollouts::ROLLOUTS, json!(rollout())),

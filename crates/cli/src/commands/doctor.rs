@@ -1,5 +1,6 @@
 //! `cial doctor`: named checks, each with its fix.
 
+use protocol::text::describe_bytes;
 use serde_json::{Value, json};
 
 use super::pages;
@@ -30,18 +31,22 @@ enum Outcome {
 pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
     // One call is enough for the checks of the clock, the versions and the key.
     let (connection, whoami) = check_connection(context);
-    let [key, expiry, audit, disk, backups] = match whoami {
-        None => [const { Outcome::Skipped }; 5],
-        Some(Ok(whoami)) => [
-            describe_key(&whoami),
-            check_expiry(&whoami),
-            check_audit(&whoami, context),
-            check_disk_limits(&whoami, context),
-            check_backups(&whoami, context),
-        ],
+    let [key, expiry, audit, disk, databases, backups] = match whoami {
+        None => [const { Outcome::Skipped }; 6],
+        Some(Ok(whoami)) => {
+            let [disk, databases] = check_limits(&whoami, context);
+            [
+                describe_key(&whoami),
+                check_expiry(&whoami),
+                check_audit(&whoami, context),
+                disk,
+                databases,
+                check_backups(&whoami, context),
+            ]
+        }
         Some(Err(error)) => {
-            let [expiry, audit, disk, backups] = [const { Outcome::Skipped }; 4];
-            [error.into(), expiry, audit, disk, backups]
+            let [expiry, audit, disk, databases, backups] = [const { Outcome::Skipped }; 5];
+            [error.into(), expiry, audit, disk, databases, backups]
         }
     };
     let rows = [
@@ -53,6 +58,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<(), CliError> {
         row("key's expiry", expiry),
         row("audit log", audit),
         row("disk limits", disk),
+        row("databases", databases),
         row("backups", backups),
     ];
     context.output.list(&CHECKS, &rows)?;
@@ -143,17 +149,47 @@ fn check_audit(whoami: &Value, context: &Context<'_>) -> Outcome {
     }
 }
 
-/// Says which tenants the file system holds to their limits. The key of one tenant skips this: `cial tenants get` says it.
-fn check_disk_limits(whoami: &Value, context: &Context<'_>) -> Outcome {
+/// Says which tenants the file system holds to their limits, and which databases are full. The key of one tenant skips this:
+/// `cial tenants get` says it.
+fn check_limits(whoami: &Value, context: &Context<'_>) -> [Outcome; 2] {
     if !whoami["tenant"].is_null() {
-        return Outcome::Skipped;
+        return [const { Outcome::Skipped }; 2];
     }
     let request = Request::get("/v1/tenants", "list tenants").query("limit", Some(PAGE));
     match pages::collect(context, &request, "tenants", "next_cursor", usize::MAX) {
-        Ok(tenants) => Outcome::Passed(describe_disk_limits(&tenants)),
-        Err(error) if error.status() == Some(403) => Outcome::Skipped,
-        Err(error) => error.into(),
+        Ok(tenants) => {
+            [Outcome::Passed(describe_disk_limits(&tenants)), describe_databases(&tenants)]
+        }
+        Err(error) if error.status() == Some(403) => [const { Outcome::Skipped }; 2],
+        Err(error) => [error.into(), Outcome::Skipped],
     }
+}
+
+/// Names the tenants whose database is closed, or fills more than four fifths of its limit.
+fn describe_databases(tenants: &[Value]) -> Outcome {
+    const MAX_NAMES: usize = 10;
+    let bytes = |tenant: &Value, pointer: &str| tenant.pointer(pointer).and_then(Value::as_u64);
+    let problem = |tenant: &Value| {
+        let used = bytes(tenant, "/database/used_bytes").unwrap_or_default();
+        let limit = bytes(tenant, "/limits/database_bytes").unwrap_or(u64::MAX);
+        let sizes = format!("{} of {}", describe_bytes(used), describe_bytes(limit));
+        let slug = tenant["slug"].as_str().unwrap_or("-");
+        if tenant["database"]["closed_because"].is_string() {
+            Some(format!("{slug} is closed: {sizes}"))
+        } else {
+            (used > limit / 5 * 4).then(|| format!("{slug} is almost full: {sizes}"))
+        }
+    };
+    let problems: Vec<_> = tenants.iter().filter_map(problem).collect();
+    if problems.is_empty() {
+        let used: u64 = tenants.iter().filter_map(|t| bytes(t, "/database/used_bytes")).sum();
+        return Outcome::Passed(format!("{} in all", describe_bytes(used)));
+    }
+    let more = problems.len().saturating_sub(MAX_NAMES);
+    let more = (more > 0).then(|| format!("{more} more"));
+    let detail: Vec<_> = problems.into_iter().take(MAX_NAMES).chain(more).collect();
+    let fix = "raise limits.database_bytes, or have rows deleted and tables vacuumed".to_owned();
+    Outcome::Failed { detail: detail.join("; "), fix }
 }
 
 fn describe_disk_limits(tenants: &[Value]) -> String {
@@ -232,6 +268,30 @@ fn check_expiry(whoami: &Value) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn databases_that_are_closed_or_almost_full_are_named() {
+        let tenant = |slug: &str, used: u64, closed: Option<&str>| {
+            let database = json!({ "used_bytes": used, "closed_because": closed });
+            json!({ "slug": slug, "database": database, "limits": { "database_bytes": 1000 << 20 } })
+        };
+        // A server of an earlier release says neither.
+        let of_earlier = json!({ "slug": "old", "database": {}, "limits": {} });
+        let describe = |tenants: &[Value]| match describe_databases(tenants) {
+            Outcome::Passed(detail) => detail,
+            Outcome::Failed { detail, .. } => format!("FAILED {detail}"),
+            Outcome::Skipped => "SKIPPED".to_owned(),
+        };
+        assert_eq!(describe(&[of_earlier, tenant("a", 800 << 20, None)]), "800.0 MiB in all");
+        let crowd = [
+            tenant("a", 1 << 20, None),
+            tenant("b", 801 << 20, None),
+            tenant("c", 1200 << 20, Some("full")),
+        ];
+        let expected =
+            "FAILED b is almost full: 801.0 MiB of 1000.0 MiB; c is closed: 1.1 GiB of 1000.0 MiB";
+        assert_eq!(describe(&crowd), expected);
+    }
 
     #[test]
     fn disk_limits_are_counted_and_named_by_what_enforces_them() {

@@ -66,6 +66,8 @@ pub(super) const DATABASES: Shape = Shape {
         Column::new("USER", "/database/user"),
         Column::new("VERSION", "/database/version"),
         Column::new("FAILURE", "/database/failure"),
+        Column::new("BYTES", "/database/used_bytes").wide(),
+        Column::new("CLOSED", "/database/closed_because").wide(),
     ],
 };
 

@@ -64,13 +64,17 @@ impl Request {
         self
     }
 
-    /// Sends a file as the field `file` of a form.
+    /// Sends a file as the field `file` of a form, and a text as its field `signature`.
     #[must_use]
-    pub(crate) fn file(mut self, bytes: &[u8]) -> Self {
+    pub(crate) fn file(mut self, bytes: &[u8], signature: Option<&str>) -> Self {
         let boundary = uuid::Uuid::new_v4().simple().to_string();
+        let signature = signature.map(|text| {
+            format!("--{boundary}\r\ncontent-disposition: form-data; name=\"signature\"\r\n\r\n{text}\r\n")
+        });
         let begin = format!(
-            "--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file\"\r\n\
-             content-type: application/octet-stream\r\n\r\n"
+            "{}--{boundary}\r\ncontent-disposition: form-data; name=\"file\"; filename=\"file\"\r\n\
+             content-type: application/octet-stream\r\n\r\n",
+            signature.unwrap_or_default()
         );
         let end = format!("\r\n--{boundary}--\r\n");
         let bytes = [begin.as_bytes(), bytes, end.as_bytes()].concat();

@@ -57,7 +57,7 @@ fn a_name_cannot_lead_elsewhere() {
 }
 
 /// Each command that destroys, its arguments, and the request that it makes.
-const DESTRUCTIVE: [(&str, &[&str], &str); 22] = [
+const DESTRUCTIVE: [(&str, &[&str], &str); 23] = [
     ("tenants delete", &["acme", "--no-wait"], "DELETE /v1/tenants/acme"),
     ("tenants env unset", &["acme", "MODE"], "DELETE /v1/tenants/acme/env/MODE"),
     ("tenants secrets unset", &["acme", "TOKEN"], "DELETE /v1/tenants/acme/secrets/TOKEN"),
@@ -68,6 +68,7 @@ const DESTRUCTIVE: [(&str, &[&str], &str); 22] = [
     ("apps rollout abort", &["shop"], "POST /v1/apps/shop/rollouts/1/abort"),
     ("registries delete", &["r.example:5000"], "DELETE /v1/registries/r.example%3A5000"),
     ("packages delete", &["etl", "1.0.0"], "DELETE /v1/tenants/acme/packages/etl/1.0.0"),
+    ("packages keys delete", &["ci"], "DELETE /v1/package-keys/ci"),
     ("triggers delete", &["nightly"], "DELETE /v1/tenants/acme/triggers/nightly"),
     ("executions cancel", &["1"], "POST /v1/tenants/acme/executions/1/cancel"),
     ("keys revoke", &["1"], "DELETE /v1/tenants/acme/keys/1"),

@@ -4,6 +4,7 @@ use protocol::api_keys::NewKey;
 use protocol::apps::{NewApp, NewRelease, SetRelease};
 use protocol::control::NewTenant;
 use protocol::images::SetRegistry;
+use protocol::packages::NewPackageKey;
 use protocol::people::{ChangeUser, NewInvitation, SetMember};
 use protocol::rollouts::NewRollout;
 use protocol::triggers::NewTrigger;
@@ -64,6 +65,12 @@ fn cases() -> Vec<(&'static str, &'static str, Reader, Value)> {
             "PUT /v1/registries/127.0.0.1%3A5000",
             read_as::<SetRegistry>,
             json!({ "username": "bob", "password": "hunter2" }),
+        ),
+        (
+            "packages keys add ci --file password",
+            "POST /v1/package-keys",
+            read_as::<NewPackageKey>,
+            json!({ "name": "ci", "public_key": "hunter2" }),
         ),
         (
             "tenants env set acme MODE=a=b",

@@ -380,7 +380,35 @@ fn apps(cial: &CommandLine) -> Result<()> {
     }
     std::fs::write(cial.home.path().join("bad.cial"), "no archive")?;
     let upload = ["packages", "upload", "bad.cial", "--tenant", SLUG];
-    cial.refused(&upload, "code package_corrupt")
+    cial.refused(&upload, "code package_corrupt")?;
+    package_keys(cial)
+}
+
+/// The pair of RFC 8410, section 10.3.
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+const PUBLIC_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+/// A file that a trusted key signed is refused for what it is, and without the trust for its signature.
+fn package_keys(cial: &CommandLine) -> Result<()> {
+    std::fs::write(cial.home.path().join("key.pem"), PRIVATE_KEY)?;
+    std::fs::write(cial.home.path().join("public.pem"), PUBLIC_KEY)?;
+    let signed = cial.ok(&["packages", "sign", "bad.cial", "--key", "key.pem"])?;
+    ensure!(signed == "bad.cial.sig\n", "{signed}");
+    let upload =
+        ["packages", "upload", "bad.cial", "--signature", "bad.cial.sig", "--tenant", SLUG];
+    cial.refused(&upload, "code package_key_unknown")?;
+    cial.ok(&["packages", "keys", "add", "every-key", "--file", "public.pem"])?;
+    let listed = cial.ok(&["packages", "keys", "list", "-q"])?;
+    ensure!(listed.lines().any(|line| line == "every-key"), "{listed}");
+    cial.refused(&upload, "code package_corrupt")?;
+    std::fs::write(cial.home.path().join("bad.cial"), "another file")?;
+    cial.refused(&upload, "code package_signature_invalid")?;
+    cial.ok(&["packages", "keys", "delete", "every-key", "--yes"])?;
+    let left = cial.ok(&["packages", "keys", "list", "-q"])?;
+    ensure!(!left.contains("every-key"), "{left}");
+    Ok(())
 }
 
 fn audit(cial: &CommandLine) -> Result<()> {

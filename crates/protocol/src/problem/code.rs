@@ -326,12 +326,27 @@ codes! {
     PackageInvalid = "package_invalid" [400] "Package invalid"
         "`package.toml` breaks the rules that `errors` names"
         "correct it; see [packages](../packages.md)",
+    PackageKeyExists = "package_key_exists" [409] "Key exists"
+        "the installation trusts a key of this name, or this public key under another name"
+        "choose another name, or delete the other key first: `cial packages keys list` shows all",
+    PackageKeyUnknown = "package_key_unknown" [400] "Unknown key"
+        "the installation does not trust the key that signed the package"
+        "sign with a trusted key; an administrator of the platform adds one: `cial packages keys add`",
+    PackageSignatureInvalid = "package_signature_invalid" [400] "Signature invalid"
+        "the signature is not one of this archive by the key that it names, or is none at all"
+        "sign exactly the file that you upload: `cial packages sign`; see [signatures](../packages.md#signatures)",
     PackageTooLarge = "package_too_large" [400] "Package too large"
         "the package holds more files or bytes, after decompression, than it may"
         "leave out what the tasks do not need",
     PackageUnsafe = "package_unsafe" [400] "Package unsafe"
         "an entry of the archive is a link or a device, leads out of the package's folder, or is there twice"
         "make the archive of plain files below one folder, `name-version`",
+    PackageUnsigned = "package_unsigned" [400] "Signature missing"
+        "the installation takes signed packages only"
+        "sign the file, then upload it with `--signature`; see [signatures](../packages.md#signatures)",
+    PackageUntrusted = "package_untrusted" [409] "Package not trusted"
+        "the installation runs workflows of signed packages only, and this one has no signature of a key that is still trusted"
+        "delete the package, then upload it with a signature; or have the key added again",
     PasskeyConflict = "passkey_conflict" [409] "Conflict"
         "the passkey is known already, or the person has as many as may"
         "remove one first",
@@ -416,6 +431,9 @@ codes! {
     TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
         "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
         "create another, with a new key",
+    TenantDatabaseFull = "tenant_database_full" [409] "Database full"
+        "the tenant's tables hold more than `limits.database_bytes`; nothing connects to its database"
+        "raise the limit, then delete what is not needed; see [a tenant's database](../tenant-database.md#the-size)",
     TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",

@@ -316,6 +316,8 @@ fn the_admin_api() {
             user: "t_acme".into(),
             version: Some("20261129000001".into()),
             failure: None,
+            used_bytes: Some(1 << 20),
+            closed_because: None,
         },
         pinned: false,
         desired: Desired::Running,

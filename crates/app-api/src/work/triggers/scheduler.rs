@@ -280,6 +280,7 @@ async fn fire_at(
 fn is_final(error: &ApiError) -> bool {
     let codes = [
         Code::WorkflowPaused,
+        Code::PackageUntrusted,
         Code::ResourceNotFound,
         Code::InvalidFields,
         Code::TenantSchemaDamaged,
@@ -290,7 +291,10 @@ fn is_final(error: &ApiError) -> bool {
 /// The failure as the tenant reads it.
 fn shown(error: &WorkError) -> String {
     match error {
-        WorkError::Refused(error) if error.has_code(Code::TooManyExecutions) => {
+        WorkError::Refused(error)
+            if error.has_code(Code::TooManyExecutions)
+                || error.has_code(Code::TenantDatabaseFull) =>
+        {
             bounded(&error.problem.detail)
         }
         WorkError::Schema(_) => {

@@ -69,6 +69,7 @@ pub(crate) struct Setup {
     pub(crate) max_changes: u32,
     pub(crate) password_cost: Params,
     pub(crate) export_times: ExportTimes,
+    pub(crate) size_interval: Duration,
 }
 
 impl Setup {
@@ -90,6 +91,7 @@ impl Setup {
             max_changes: 3_000,
             password_cost: Params::new(8, 1, 1, None).unwrap(),
             export_times: ExportTimes::default(),
+            size_interval: Duration::from_secs(3_600),
         }
     }
 
@@ -152,6 +154,7 @@ impl Setup {
             max_changes: self.max_changes,
             summary_interval: Duration::from_millis(100),
             export_times: self.export_times,
+            size_interval: self.size_interval,
         };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run(settings, dependencies, public, internal, stop.clone()));

@@ -1,0 +1,2 @@
+DROP TABLE package_signatures;
+DROP TABLE package_keys;
