@@ -13,6 +13,7 @@ use service::Secret;
 use service::api_error::ApiError;
 use service::connections::Connections;
 use service::forwarded::TrustedProxies;
+use service::sealing_keys::SealingKeys;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,8 @@ pub struct Parts {
     pub backups: Option<Backups>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
+    /// Encrypt secrets at rest.
+    pub sealing: SealingKeys,
 }
 
 impl App {

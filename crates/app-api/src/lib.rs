@@ -40,6 +40,7 @@ pub mod rollout;
 pub mod route;
 pub mod route_feed;
 pub mod routes;
+pub mod sealing_rotation;
 pub mod second_factor;
 pub mod sessions;
 pub mod settings;

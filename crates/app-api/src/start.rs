@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,7 @@ use protocol::InstallName;
 use service::api_error::ApiError;
 use service::client::Client;
 use service::connections::Connections;
+use service::sealing_keys::SealingKeys;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -29,6 +30,7 @@ use crate::auth::passwords::Passwords;
 use crate::auth::throttle::{MAX_CHANGES, Throttle};
 use crate::backups::{self, Backups};
 use crate::clock::Clock;
+use crate::command_line::RotationStep;
 use crate::db::connect::Limits;
 use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
@@ -41,6 +43,8 @@ use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
+use crate::sealing_rotation::key_files::KeyFiles;
+use crate::sealing_rotation::{Resealed, Rotation};
 use crate::settings::{self, Settings, read_addresses};
 use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::TenantDatabases;
@@ -161,6 +165,7 @@ pub async fn run(
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
         backups: settings.backups.map(Backups::open).transpose()?,
         device_key: settings.sso_secret.clone(),
+        sealing: SealingKeys::new(settings.sso_secret.clone(), settings.sealing_keys),
     });
     let public = listen(
         public_listener,
@@ -336,6 +341,44 @@ pub fn verify_audit(env: &Env) -> Result<(), ServiceError> {
         let verified = audit::verify::verify(&mut conn).await?.map_err(anyhow::Error::from)?;
         let hash = audit::chain::hex(&verified.hash);
         writeln!(std::io::stdout(), "audit log: {} entries, head {hash}", verified.entries)?;
+        Ok(())
+    })
+}
+
+/// Takes a step of the rotation of the key that encrypts secrets at rest.
+///
+/// # Errors
+/// The step's own; after `start`, a text that no key opens.
+pub fn rotate_secrets(
+    env: &Env,
+    orchestrator: PathBuf,
+    step: RotationStep,
+) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let (database, keys) =
+        (Settings::read_database(&mut vars), Settings::read_sealing_keys(&mut vars));
+    let ((url, password), (sso_secret, app_api)) = vars.finish(|| Some((database?, keys?)))?;
+    let rotation = Rotation { files: KeyFiles { app_api, orchestrator }, sso_secret };
+    runtime()?.block_on(async {
+        let mut conn = Database::new(&url, Some(&password))?.connect().await?;
+        let now = Clock::system().now();
+        let mut out = std::io::stdout();
+        match step {
+            RotationStep::Start => {
+                let Resealed { texts, unopened } = rotation.start(&mut conn, now).await?;
+                writeln!(out, "{texts} texts are encrypted with the new key.")?;
+                if !unopened.is_empty() {
+                    let list = unopened.join("\n");
+                    return Err(anyhow::anyhow!("these cannot be decrypted:\n{list}").into());
+                }
+            }
+            RotationStep::Status => write!(out, "{}", rotation.status(&mut conn).await?)?,
+            RotationStep::Finish => {
+                for id in rotation.finish(&mut conn, now).await? {
+                    writeln!(out, "removed {id}")?;
+                }
+            }
+        }
         Ok(())
     })
 }

@@ -94,6 +94,8 @@ actions! {
     WebhookReplay = "webhook.replay",
     ModelSet = "model.set",
     ModelUnset = "model.unset",
+    SealingKeyAdd = "sealing_key.add",
+    SealingKeyRemove = "sealing_key.remove",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
     WorkflowRun = "workflow.run",
@@ -175,6 +177,8 @@ impl Action {
             | Self::WebhookReplay
             | Self::ModelSet
             | Self::ModelUnset
+            | Self::SealingKeyAdd
+            | Self::SealingKeyRemove
             | Self::PackageUpload
             | Self::PackageDelete
             | Self::WorkflowRun

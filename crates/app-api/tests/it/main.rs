@@ -41,6 +41,7 @@ mod reconciling;
 mod registries;
 mod rollouts;
 mod route_feed;
+mod sealing_rotation;
 mod second_factor;
 mod security;
 mod sessions;
