@@ -24,6 +24,7 @@ use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
 use crate::events::Events;
+use crate::image_uploads;
 use crate::model::gateway::Gateway;
 use crate::orchestrator::Orchestrator;
 use crate::outbound::target::Targets;
@@ -74,6 +75,7 @@ pub struct Parts {
     pub role_prefix: RolePrefix,
     pub tenant_databases: Arc<TenantDatabases>,
     pub exports: Exports,
+    pub image_uploads: Arc<image_uploads::store::Store>,
     /// Held while a large package lies in memory.
     pub uploads: Arc<Semaphore>,
     /// Notified when releases were deleted.

@@ -23,6 +23,7 @@ pub mod descriptors;
 pub mod dev_login;
 pub mod events;
 pub mod http;
+pub mod image_uploads;
 pub mod internal;
 pub mod jitter;
 pub mod mail;

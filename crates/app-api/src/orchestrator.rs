@@ -50,7 +50,11 @@ pub trait Orchestrator: Send + Sync + 'static {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
 
-    /// The images that were pulled and that nobody prepares at the moment.
+    /// Loads the tarball of `docker save` with this SHA-256: its image is then `protocol::images::uploaded_image`.
+    fn load_image<'a>(&'a self, digest: &'a str, tar: Body)
+    -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// The images that were pulled or loaded and that nobody prepares at the moment.
     fn pulled_images(&self) -> BoxFuture<'_, Result<PulledImageList, CallError>>;
 
     /// Removes a pulled image, unless something needs it. Returns whether it is gone.
@@ -174,6 +178,17 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = "/v1/images/prepare";
             self.client.call(Method::POST, path, Some(request), PREPARE_TIMEOUT).await
+        })
+    }
+
+    fn load_image<'a>(
+        &'a self,
+        digest: &'a str,
+        tar: Body,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/images/uploads/{digest}");
+            self.client.upload(&path, tar, PREPARE_TIMEOUT).await
         })
     }
 

@@ -36,6 +36,7 @@ use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
 use crate::events::Events;
 use crate::http::listen::{bind_unix, listen};
+use crate::image_uploads::store::Store;
 use crate::mail::smtp::Mailer;
 use crate::model::gateway::Gateway;
 use crate::model::upstream::{ModelClient, SILENCE_TIMEOUT};
@@ -51,8 +52,8 @@ use crate::tenant_databases::TenantDatabases;
 use crate::transfer::{ExportTimes, Exports};
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
-    audit, bootstrap_key, database_setup, mail, pulled_images, rollout, routes, second_factor,
-    summaries, transfer, webhooks, work,
+    audit, bootstrap_key, database_setup, image_uploads, mail, pulled_images, rollout, routes,
+    second_factor, summaries, transfer, webhooks, work,
 };
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
@@ -61,6 +62,8 @@ const MAX_TASK_STARTS: usize = 16;
 const PUBLIC_CONNECTIONS_PER_STREAM: usize = 4;
 /// The core half of a tenant runs as the same user; no other user inside may connect.
 const MODELS_SOCKET_MODE: u32 = 0o600;
+/// The folder of tarballs under way, in the directory of this process.
+const IMAGE_UPLOADS: &str = "image-uploads";
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;
 
@@ -158,6 +161,7 @@ pub async fn run(
         audit_check: Semaphore::new(1),
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
+        image_uploads: Arc::new(Store::new(settings.dumps.directory.join(IMAGE_UPLOADS))),
         exports: Exports::new(settings.dumps, dependencies.export_times),
         releases_deleted: Notify::new(),
         work: Notify::new(),
@@ -277,6 +281,7 @@ async fn keep_working(
         () = summaries::run(app, summary_interval) => Ok(()),
         () = transfer::run(app) => Ok(()),
         () = pulled_images::run(app) => Ok(()),
+        () = image_uploads::run(app) => Ok(()),
     }
 }
 

@@ -25,6 +25,7 @@ mod events;
 mod exec;
 mod executions;
 mod harness;
+mod image_uploads;
 mod listing;
 mod lock_order;
 mod logs;

@@ -12,6 +12,7 @@ mod confirm;
 mod doctor;
 mod executions;
 mod help;
+mod image_upload;
 mod keys;
 mod login;
 mod mails;

@@ -8,8 +8,9 @@ use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PulledImage, RegistryIma
 use protocol::process::{PrepareImage, PreparedImage};
 use tokio_util::sync::CancellationToken;
 
+use super::volumes::bounded;
 use super::{Operations, joined};
-use crate::driver::{DriverError, DriverErrorCode, ImagePull, PullOutcome};
+use crate::driver::{DriverError, DriverErrorCode, ImagePull, PullOutcome, VolumeStream};
 
 /// Each takes the disk and the network for as long as it lasts.
 pub(crate) const MAX_PULLS: usize = 2;
@@ -134,6 +135,35 @@ impl Operations {
             () = abandoned.cancelled() => return Err(nobody_waits(&pull.image)),
         };
         self.driver.pull_image(&pull, abandoned).await
+    }
+
+    /// Loads an image from a tarball, and holds it until its release can be written.
+    ///
+    /// # Errors
+    /// The driver's own; [`DriverErrorCode::ImageInvalid`] for a tarball that is not one of `docker save`.
+    pub async fn load_image(
+        self: &Arc<Self>,
+        image: RegistryImage,
+        tar: VolumeStream,
+    ) -> Result<(), DriverError> {
+        let abandoned = CancellationToken::new();
+        let _caller = abandoned.clone().drop_guard();
+        let operations = self.clone();
+        let load = async move {
+            let _permit = tokio::select! {
+                permit = operations.pulls.acquire() => permit,
+                () = abandoned.cancelled() => return Err(nobody_waits(&image)),
+            };
+            let PullOutcome { image_id, .. } =
+                operations.driver.load_image(&image, bounded(tar), &abandoned).await?;
+            for id in image_id {
+                operations.image_uses().begin(&id);
+                operations.image_uses().end(&id, Some(operations.uptime()));
+            }
+            Ok(())
+        };
+        // Continues when the caller leaves, so that nothing stays.
+        joined(tokio::spawn(load).await)
     }
 
     /// The number of pulls that have begun and not ended.

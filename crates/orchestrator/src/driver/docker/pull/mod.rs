@@ -151,20 +151,20 @@ impl DockerDriver {
         })
     }
 
-    fn is_below_reserve(&self) -> bool {
+    pub(super) fn is_below_reserve(&self) -> bool {
         self.below_reserve()()
     }
 
-    fn disk_reached(&self, image: &RegistryImage) -> DriverError {
+    pub(super) fn disk_reached(&self, image: &RegistryImage) -> DriverError {
         let reserve = describe_bytes(self.disk_reserve_bytes);
         let detail = format!(
-            "The engine's disk has less left than the reserve of {reserve} (CIAL_DISK_RESERVE_BYTES), so {image} is not pulled. Make room there."
+            "The engine's disk has less left than the reserve of {reserve} (CIAL_DISK_RESERVE_BYTES), so {image} is not taken. Make room there."
         );
         DriverError::new(DriverErrorCode::DiskFull, detail)
     }
 
     /// Names the image as one that this installation pulled. An image without that name would stay for ever.
-    async fn mark(
+    pub(super) async fn mark(
         &self,
         client: &Client,
         image_id: &str,
@@ -261,7 +261,7 @@ impl DockerDriver {
     }
 
     /// Removes an image that nobody uses yet. Best effort.
-    async fn discard(&self, client: &Client, image_id: &str, repository: &Repository) {
+    pub(super) async fn discard(&self, client: &Client, image_id: &str, repository: &Repository) {
         let images = list(client).await.unwrap_or_default();
         let image = images.into_iter().find(|image| image.id == image_id);
         let Some(image) = image else { return };
@@ -291,12 +291,12 @@ async fn remove_name(client: &Client, name: &str) -> Result<bool, DriverError> {
     }
 }
 
-async fn image_id(client: &Client, name: &str) -> Result<Option<String>, DriverError> {
+pub(super) async fn image_id(client: &Client, name: &str) -> Result<Option<String>, DriverError> {
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
     Ok(found.and_then(|image| image.id))
 }
 
-async fn list(client: &Client) -> Result<Vec<ImageSummary>, DriverError> {
+pub(super) async fn list(client: &Client) -> Result<Vec<ImageSummary>, DriverError> {
     let options = ListImagesOptionsBuilder::default().digests(true).build();
     with_timeout(INSPECT_TIMEOUT, client.list_images(Some(options))).await
 }
