@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
-use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, RegistryImage, SealedLogin};
+use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PullStatus, RegistryImage, SealedLogin};
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
 use protocol::variables::SecretNames;
@@ -265,6 +265,17 @@ async fn find_image(
         pull: PullPolicy::Never,
         login: None,
         upload: Some(loaded),
+    })
+}
+
+/// What the pull of an image for a new release has done.
+///
+/// # Errors
+/// `orchestrator_unavailable`.
+pub async fn pull_status(service: &Service, image: &str) -> Result<PullStatus, ApiError> {
+    service.orchestrator.pull_status(image).await.map_err(|error| {
+        tracing::debug!(%error, "progress of a pull not read");
+        ApiError::new(Code::OrchestratorUnavailable, "The progress is not known at the moment.")
     })
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::TenantId;
-use protocol::images::{PulledImage, PulledImageList, RemovedImage};
+use protocol::images::{PullStatus, PulledImage, PulledImageList, RemovedImage};
 use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, LastStart, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
@@ -49,6 +50,9 @@ pub trait Orchestrator: Send + Sync + 'static {
         &'a self,
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
+
+    /// What the pull of an image with this name has done.
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>>;
 
     /// Loads the tarball of `docker save` with this SHA-256: its image is then `protocol::images::uploaded_image`.
     fn load_image<'a>(&'a self, digest: &'a str, tar: Body)
@@ -178,6 +182,14 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = "/v1/images/prepare";
             self.client.call(Method::POST, path, Some(request), PREPARE_TIMEOUT).await
+        })
+    }
+
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>> {
+        Box::pin(async move {
+            let image = utf8_percent_encode(image, NON_ALPHANUMERIC);
+            let path = format!("/v1/images/pulls?image={image}");
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
         })
     }
 

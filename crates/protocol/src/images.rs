@@ -433,6 +433,26 @@ pub struct RemovedImage {
     pub removed: bool,
 }
 
+/// What a pull that is under way has done. The numbers grow while the engine learns of layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PullProgress {
+    pub layers: u32,
+    /// Those that are there, also the ones that the engine had before.
+    pub layers_done: u32,
+    /// Of the layers whose size is known.
+    pub bytes: u64,
+    pub bytes_total: u64,
+}
+
+/// The pull of an image, by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PullStatus {
+    /// Null: no pull of this name is under way. All zero: it waits for other pulls, or for the registry.
+    pub progress: Option<PullProgress>,
+}
+
 /// The most bytes of one part of an upload.
 pub const MAX_UPLOAD_PART_BYTES: u64 = 50_000_000;
 /// The largest tarball that is taken.

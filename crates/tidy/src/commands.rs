@@ -52,6 +52,8 @@ const SHOWN: &[&str] = &[
     "cargo xtask bench create",
     "cargo xtask bench create --explain",
     "cargo xtask bench density",
+    "cargo xtask bench density --rollout",
+    "cargo xtask bench edge",
     "cargo xtask bench router",
     "cargo xtask bench routes",
     "cargo xtask bench tenant",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::images::{PullPolicy, RegistryImage};
 use serde_json::{Value, json};
 
-use super::{confirm, image_upload, manifest, pages, rollouts, variables};
+use super::{confirm, image_upload, manifest, pages, pull_progress, rollouts, variables};
 use crate::args::{AppsCommand, CreateApp, CreateRelease, ReleaseCommand};
 use crate::context::Context;
 use crate::error::CliError;
@@ -105,6 +105,7 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
     let title = format!("create a release of app {}", args.slug);
     let mut request =
         Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);
+    let mut is_pulled = false;
     // The server judges the name.
     let names_registry = matches!(RegistryImage::parse(image), Ok(Some(_)));
     if names_registry && args.pull != PullPolicy::Never {
@@ -112,10 +113,15 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
             if args.pull == PullPolicy::Missing { ", unless the engine has it" } else { "" };
         context.output.note(&format!("pulling {image}{condition}"));
         request = request.patience(PULL_PATIENCE);
+        is_pulled = true;
     } else if args.tarball.is_some() {
         request = request.patience(PULL_PATIENCE);
     }
-    let created = context.call(&request)?;
+    let created = if is_pulled {
+        pull_progress::call(context, &request, image)?
+    } else {
+        context.call(&request)?
+    };
     if let Some(why) = created["untried_because"].as_str() {
         context.output.note(why);
     }

@@ -22,6 +22,7 @@ mod packages;
 mod pages;
 mod people;
 mod profile;
+mod pull_progress;
 mod registries;
 mod rollouts;
 mod tenants;

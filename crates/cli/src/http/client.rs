@@ -189,7 +189,7 @@ impl Client {
         self.agent.run(config.build())
     }
 
-    pub(super) fn key(&self) -> Option<&str> {
+    pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 

@@ -1,4 +1,7 @@
-//! `cial apps release create --tarball`: parts, and what happens when they break off.
+//! `cial apps release create`: the parts of a tarball, and what happens when they break off; what a pull does.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
@@ -93,4 +96,39 @@ fn a_refusal_ends_the_upload() {
         "notes:1",
     ]);
     assert!(both.contains("exit code 2"), "{both}");
+}
+
+/// The release is created once somebody has looked at the pull.
+#[test]
+fn a_pull_shows_what_it_does() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = std::thread::spawn(move || {
+        let request = || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = [0; 4_096];
+            let read = stream.read(&mut bytes).unwrap();
+            (stream, String::from_utf8_lossy(&bytes[..read]).into_owned())
+        };
+        let (mut creation, first) = request();
+        let (mut look, second) = request();
+        let progress =
+            json!({ "layers": 3, "layers_done": 1, "bytes": 5 << 20, "bytes_total": 9 << 20 });
+        look.write_all(&json_response("200 OK", &json!({ "progress": progress }))).unwrap();
+        creation.write_all(&released()).unwrap();
+        [first, second].map(|text| text.lines().next().unwrap_or_default().to_owned())
+    });
+    let cial = Cial::new().server(&url).variable("CIAL_API_KEY", "cial_test");
+    let create = ["apps", "release", "create", "notes", "--image", "r.example/notes:1"];
+    let printed = cial.run(&create);
+    assert!(printed.contains("exit code 0"), "{printed}");
+    let line = "r.example/notes:1: 1 of 3 layers, 5.0 MiB of 9.0 MiB";
+    assert!(printed.contains(line), "{printed}");
+    assert_eq!(
+        served.join().unwrap(),
+        [
+            "POST /v1/apps/notes/releases HTTP/1.1",
+            "GET /v1/image-pulls?image=r.example%2Fnotes%3A1 HTTP/1.1",
+        ]
+    );
 }

@@ -9,7 +9,7 @@ use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use futures_util::StreamExt as _;
-use protocol::images::{PulledImageList, RemovedImage, is_digest, uploaded_image};
+use protocol::images::{PullStatus, PulledImageList, RemovedImage, is_digest, uploaded_image};
 use protocol::problem::Code;
 use protocol::process::PreparedImage;
 use serde::Deserialize;
@@ -25,6 +25,22 @@ pub(super) async fn prepare(
 ) -> Result<Json<PreparedImage>, ApiError> {
     let request = input::parse_prepare(body).map_err(|f| *f)?;
     Ok(Json(operations.prepare_image(request).await.map_err(driver_failure)?))
+}
+
+/// `?image=`: the name in the request that pulls it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PullQuery {
+    image: String,
+}
+
+pub(super) async fn show_pull(
+    State(operations): State<Arc<Operations>>,
+    query: Result<Query<PullQuery>, QueryRejection>,
+) -> Result<Json<PullStatus>, ApiError> {
+    let Query(PullQuery { image }) =
+        query.map_err(|rejection| ApiError::new(Code::InvalidQuery, rejection.body_text()))?;
+    Ok(Json(PullStatus { progress: operations.pull_progress(&image) }))
 }
 
 /// Loads the tarball of `docker save` with this SHA-256, which the caller has checked. The image is then

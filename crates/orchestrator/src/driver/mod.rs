@@ -40,7 +40,7 @@ pub use command::{CommandControl, CommandHandle, CommandOutput, RunningCommand};
 pub use disk_guard::{DiskExcess, DiskGuard, DiskQuota, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
-pub use images::{ImagePull, PullOutcome};
+pub use images::{ImagePull, PullMeter, PullOutcome};
 
 pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 

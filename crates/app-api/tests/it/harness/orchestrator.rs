@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use protocol::images::{PulledImage, PulledImageList};
+use protocol::images::{PullProgress, PullStatus, PulledImage, PulledImageList};
 use protocol::orchestrator::{
     ApplyRequest, DiskUse, DiskUseList, Exit, LastStart, ObservedTenant, Phase, Upstream,
 };
@@ -372,6 +372,14 @@ impl Orchestrator for FakeOrchestrator {
         let is_reachable = *self.reachable.borrow();
         let refused = CallError::Unreachable("connection refused".into());
         Box::pin(async move { if is_reachable { Ok(()) } else { Err(refused) } })
+    }
+
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>> {
+        Box::pin(async move {
+            let progress =
+                PullProgress { layers: 3, layers_done: 1, bytes: 5 << 20, bytes_total: 9 << 20 };
+            Ok(PullStatus { progress: image.starts_with("r.example/").then_some(progress) })
+        })
     }
 
     fn load_image<'a>(

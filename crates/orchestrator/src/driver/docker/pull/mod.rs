@@ -68,7 +68,7 @@ impl DockerDriver {
         let before = list(&client).await?;
         let known: HashSet<_> = before.iter().map(|image| image.id.as_str()).collect();
         tracing::info!(image = %name, "pull started");
-        let received = self.receive(&client, &pull.image, login, abandoned).await;
+        let received = self.receive(&client, pull, login, abandoned).await;
         let image_id = image_id(&client, &name).await;
         if let Err(error) = received {
             tracing::info!(image = %name, %error, "pull failed");
@@ -98,7 +98,7 @@ impl DockerDriver {
     async fn receive(
         &self,
         client: &Client,
-        image: &RegistryImage,
+        ImagePull { image, meter, .. }: &ImagePull,
         login: Option<RegistryLogin>,
         abandoned: &CancellationToken,
     ) -> Result<(), DriverError> {
@@ -123,7 +123,12 @@ impl DockerDriver {
                         None => return Ok(()),
                         Some(Ok(piece)) => {
                             let text = |text: Option<String>| text.unwrap_or_default();
-                            let noted = progress.note(&text(piece.id), &text(piece.status));
+                            let (id, status) = (text(piece.id), text(piece.status));
+                            let bytes = piece.progress_detail.unwrap_or_default();
+                            let count = |bytes: Option<i64>| u64::try_from(bytes.unwrap_or(0)).unwrap_or(0);
+                            progress.note_bytes(&id, &status, count(bytes.current), count(bytes.total));
+                            meter.set(progress.summary());
+                            let noted = progress.note(&id, &status);
                             noted.map_err(|fault| refusal::interrupted(image, &fault))?;
                         }
                         Some(Err(error)) => {
