@@ -39,6 +39,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask tidy",
     r#"curl -X PATCH http://localhost:3100/api/admin/tenants/acme -b "$COOKIE" -H 'Content-Type: application/json' \"#,
     "docker compose up",
+    "docker save",
     "docker compose up -d",
     "docker compose -p",
     "docker compose --profile build-only build tenant-base-build",
