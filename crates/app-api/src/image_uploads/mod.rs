@@ -101,7 +101,7 @@ pub async fn write_part(
         .await?;
         received.map(|()| view(&end))
     });
-    written.await.map_err(|error| ApiError::internal(error.into()))?
+    written.await.map_err(ApiError::internal)?
 }
 
 /// Writes what arrives, and returns why it ended early.
@@ -234,7 +234,7 @@ async fn on_disk<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let store = app.image_uploads.clone();
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
-    done.map_err(|error| ApiError::internal(error.into()))?.map_err(refused)
+    done.map_err(ApiError::internal)?.map_err(refused)
 }
 
 fn view(upload: &Upload) -> ImageUpload {
@@ -278,7 +278,7 @@ fn refused(error: StoreError) -> ApiError {
             let detail = "The part goes beyond the size that was announced. Begin another upload.";
             ApiError::new(Code::UploadConflict, detail)
         }
-        StoreError::Io(error) => ApiError::internal(error.into()),
+        StoreError::Io(error) => ApiError::internal(error),
     }
 }
 
