@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::engine::label_filters;
 use testkit::{Client, Installation, wait_for};
 
@@ -94,9 +94,22 @@ impl<'a> Fixture<'a> {
     }
 
     pub(super) async fn tenant(&self, slug: &str, policy: IdlePolicy) -> Result<Tenant> {
+        self.created(&json!({ "slug": slug, "name": slug }), slug, policy).await
+    }
+
+    /// Like [`Self::tenant`], of an app.
+    pub(super) async fn tenant_of(
+        &self,
+        slug: &str,
+        app: &str,
+        policy: IdlePolicy,
+    ) -> Result<Tenant> {
+        self.created(&json!({ "slug": slug, "name": slug, "app": app }), slug, policy).await
+    }
+
+    async fn created(&self, body: &Value, slug: &str, policy: IdlePolicy) -> Result<Tenant> {
         let mut owner = self.owner.clone();
-        let body = json!({ "slug": slug, "name": slug });
-        let created = owner.post("/api/admin/tenants", &body).await?;
+        let created = owner.post("/api/admin/tenants", body).await?;
         ensure!(created.status == 201, "cannot create {slug}: {}", created.summary());
         let host = format!("{slug}.{}", self.installation.domain);
         let port = self.installation.router_port;

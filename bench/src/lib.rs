@@ -9,11 +9,13 @@ mod cargo;
 mod cli;
 mod create;
 mod density;
+mod edge;
 mod engine_events;
 pub(crate) mod figure;
 mod fixture;
 mod history;
 mod request;
+mod rollout;
 mod router;
 mod routes;
 mod tenant;
@@ -65,6 +67,8 @@ enum Bench {
     Auth,
     /// From the start of `cial` to its first output, beside `true`.
     Cli,
+    /// A request through a tenant's edge, with the assertion of its person and without.
+    Edge,
     /// Appends and pages of a tenant's history with a million entries, beside a bare SQLite file.
     History,
     /// From asleep to the first byte, beside the engine alone; crowds; races against the idle
@@ -74,6 +78,9 @@ enum Bench {
     Density {
         #[arg(long, default_value_t = 300)]
         tenants: usize,
+        /// Measure instead how fast a rollout moves them while they sleep.
+        #[arg(long)]
+        rollout: bool,
     },
     /// One part of a bench, run as a separate process.
     #[command(hide = true)]
@@ -147,6 +154,7 @@ impl Command {
             Bench::Routes => ("routes", routes::measure()?),
             Bench::Auth => ("auth", auth::measure()?),
             Bench::Cli => ("cli", cli::measure(times)?),
+            Bench::Edge => ("edge", edge::measure()?),
             Bench::History => ("history", history::measure()?),
             Bench::Wake(args) => {
                 let size = wake::Size {
@@ -157,7 +165,10 @@ impl Command {
                 };
                 ("wake", block_on(wake::measure(&Installation::from_env()?, size))?)
             }
-            Bench::Density { tenants } => {
+            Bench::Density { tenants, rollout: true } => {
+                ("density", block_on(rollout::measure(&Installation::from_env()?, tenants))?)
+            }
+            Bench::Density { tenants, .. } => {
                 ("density", block_on(density::measure(&Installation::from_env()?, tenants))?)
             }
         };

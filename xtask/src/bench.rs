@@ -10,8 +10,8 @@ use crate::local::{self, Installation, TENANT_IMAGE};
 use crate::{environment, ephemeral};
 
 /// Benches in the order in which all of them run.
-const NAMES: [&str; 9] =
-    ["tenant", "create", "router", "routes", "auth", "cli", "history", "wake", "density"];
+const NAMES: [&str; 10] =
+    ["tenant", "create", "router", "routes", "auth", "cli", "edge", "history", "wake", "density"];
 /// Benches that measure an installation.
 const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 

@@ -174,7 +174,7 @@ pub async fn request_reset(app: &App, email: &str, client: IpAddr) -> Result<(),
     let email =
         validation::email(email).map_err(|error| invalid_fields(&[("email", Some(error))]))?;
     count_attempt(app, Attempt::Reset { account: &email, client })?;
-    let mail = Prepared::new(&app.device_key, &email, &Mail::PasswordReset, app.clock.now())?;
+    let mail = Prepared::new(&app.sealing, &email, &Mail::PasswordReset, app.clock.now())?;
     mail.insert(&mut *app.conn().await?).await?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use service::Secret;
 use service::api_error::ApiError;
 use service::connections::Connections;
 use service::forwarded::TrustedProxies;
+use service::sealing_keys::SealingKeys;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,7 @@ use crate::backups::Backups;
 use crate::clock::Clock;
 use crate::db::{Database, Pooled};
 use crate::events::Events;
+use crate::image_uploads;
 use crate::model::gateway::Gateway;
 use crate::orchestrator::Orchestrator;
 use crate::outbound::target::Targets;
@@ -74,6 +76,7 @@ pub struct Parts {
     pub role_prefix: RolePrefix,
     pub tenant_databases: Arc<TenantDatabases>,
     pub exports: Exports,
+    pub image_uploads: Arc<image_uploads::store::Store>,
     /// Held while a large package lies in memory.
     pub uploads: Arc<Semaphore>,
     /// Notified when releases were deleted.
@@ -86,6 +89,8 @@ pub struct Parts {
     pub backups: Option<Backups>,
     /// Derives the proofs of known devices.
     pub device_key: Secret,
+    /// Encrypt secrets at rest.
+    pub sealing: SealingKeys,
 }
 
 impl App {

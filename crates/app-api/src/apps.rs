@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
-use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, RegistryImage, SealedLogin};
+use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PullStatus, RegistryImage, SealedLogin};
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks, PrepareImage, PreparedImage};
 use protocol::variables::SecretNames;
@@ -18,6 +18,7 @@ use crate::app::App as Service;
 use crate::audit::{Action, Actor, Entry, Resource};
 use crate::db::app::{self, App, Release};
 use crate::db::{Conn, Transaction as _, audit_log, is_foreign_key_violation, rollout};
+use crate::image_uploads::{self, Loaded};
 use crate::tenant::TenantApp;
 use crate::validation::{self, refused_field};
 use crate::{registries, variables};
@@ -177,13 +178,13 @@ pub async fn create_release(
             optional: manifest.optional_secrets,
         },
     };
-    let login = find_login(service, new).await?;
+    let source = find_image(service, caller, new).await?;
     let obstacle = trial_obstacle(service, &found, &wanted)?;
     let is_tried = new.smoke_start && obstacle.is_none();
     let request = PrepareImage {
-        image: new.image.clone(),
-        pull: new.pull,
-        login,
+        image: source.image.clone(),
+        pull: source.pull,
+        login: source.login,
         app: wanted.clone(),
         smoke_start: is_tried.then(|| manifest.env.clone()),
         app_env: found.app_env().filter(|_| is_tried),
@@ -193,7 +194,7 @@ pub async fn create_release(
     let PreparedImage { image_id, repository_digest, command, port } = prepared;
     let process = AppSpec { command: Some(command), port: Some(port), ..wanted };
     let (mut conn, now) = (service.conn().await?, service.clock.now());
-    conn.transaction(async |conn| -> Result<_, ApiError> {
+    let created = conn.transaction(async |conn| -> Result<_, ApiError> {
         let nothing = || ApiError::new(Code::ResourceNotFound, "The app was deleted meanwhile.");
         app::lock(conn, found.id).await?.ok_or_else(nothing)?;
         let latest = app::release(conn, found.id, None).await?.map_or(0, |release| release.number);
@@ -204,7 +205,7 @@ pub async fn create_release(
         let release = Release {
             id: Uuid::now_v7(),
             number: latest + 1,
-            image: new.image.clone(),
+            image: source.image,
             image_id,
             process,
             env: manifest.env,
@@ -221,7 +222,61 @@ pub async fn create_release(
         let untried_because = obstacle.filter(|_| new.smoke_start);
         Ok(CreatedRelease { app: found, release, untried_because })
     })
-    .await
+    .await?;
+    if let Some(upload) = source.upload {
+        upload.delete(service).await;
+    }
+    Ok(created)
+}
+
+/// Where the image of a release comes from.
+struct ImageSource {
+    image: String,
+    pull: PullPolicy,
+    login: Option<SealedLogin>,
+    /// Kept until the release is written: a release that is refused can be tried again without another upload.
+    upload: Option<Loaded>,
+}
+
+/// Finds what a new release names: an image, with the credentials of its registry, or an upload, which is loaded.
+///
+/// # Errors
+/// `invalid_fields` for both or none; those of [`image_uploads::load`].
+async fn find_image(
+    service: &Service,
+    caller: &Principal,
+    new: &NewRelease,
+) -> Result<ImageSource, ApiError> {
+    let Some(upload) = new.upload else {
+        if new.image.is_empty() {
+            let detail = "Name an image, or an upload.".to_owned();
+            return Err(refused_field(Code::InvalidFields, "image", FieldCode::Required, detail));
+        }
+        let login = find_login(service, new).await?;
+        return Ok(ImageSource { image: new.image.clone(), pull: new.pull, login, upload: None });
+    };
+    if !new.image.is_empty() {
+        let detail = "A release has an image or an upload, not both.".to_owned();
+        return Err(refused_field(Code::InvalidFields, "upload", FieldCode::Invalid, detail));
+    }
+    let loaded = image_uploads::load(service, caller, upload).await?;
+    Ok(ImageSource {
+        image: loaded.image.to_string(),
+        pull: PullPolicy::Never,
+        login: None,
+        upload: Some(loaded),
+    })
+}
+
+/// What the pull of an image for a new release has done.
+///
+/// # Errors
+/// `orchestrator_unavailable`.
+pub async fn pull_status(service: &Service, image: &str) -> Result<PullStatus, ApiError> {
+    service.orchestrator.pull_status(image).await.map_err(|error| {
+        tracing::debug!(%error, "progress of a pull not read");
+        ApiError::new(Code::OrchestratorUnavailable, "The progress is not known at the moment.")
+    })
 }
 
 /// # Errors
@@ -352,7 +407,7 @@ fn manifest_faults(faults: &[manifest::ManifestError]) -> ApiError {
 }
 
 /// The orchestrator's refusals of an image are the caller's to mend; all else is not.
-fn refused(error: &CallError) -> ApiError {
+pub(crate) fn refused(error: &CallError) -> ApiError {
     if let CallError::Refused(problem) = error {
         if problem.code == Code::ProgramFailed.as_str() {
             return ApiError::new(Code::ProgramFailed, &problem.detail);

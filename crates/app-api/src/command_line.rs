@@ -1,5 +1,7 @@
 //! The commands of `app-api`.
 
+use std::path::PathBuf;
+
 use clap::{Parser, Subcommand};
 use service::{Env, ServiceError};
 
@@ -24,11 +26,30 @@ enum Command {
     ResetSecondFactor { email: String },
     /// check the hash chain of the audit log; exit 1 at the first break
     VerifyAudit,
+    /// replace the key that encrypts secrets at rest
+    RotateSecrets {
+        /// the orchestrator's copy of the file of keys
+        #[arg(long, value_name = "PATH")]
+        orchestrator_keys: PathBuf,
+        #[command(subcommand)]
+        step: RotationStep,
+    },
     /// let programs inside tenants reach their own schemas on Postgres, as a service of its own
     DatabaseProxy {
         #[command(subcommand)]
         command: Option<ProxyCommand>,
     },
+}
+
+/// A step of a rotation. Each can be interrupted and called again.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum RotationStep {
+    /// add a key, and encrypt everything with it; exit 1 where something cannot be decrypted
+    Start,
+    /// show the keys by their ids, and what each of the older ones is needed for
+    Status,
+    /// remove the older keys, unless something needs them
+    Finish,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +70,9 @@ impl Cli {
             Command::ResetPassword { email } => start::reset_password(env, &email),
             Command::ResetSecondFactor { email } => start::reset_second_factor(env, &email),
             Command::VerifyAudit => start::verify_audit(env),
+            Command::RotateSecrets { orchestrator_keys, step } => {
+                start::rotate_secrets(env, orchestrator_keys, step)
+            }
             Command::DatabaseProxy { command: None } => database_proxy::serve(env),
             Command::DatabaseProxy { command: Some(ProxyCommand::Check) } => {
                 database_proxy::check(env)

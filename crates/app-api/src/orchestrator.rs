@@ -5,8 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use protocol::TenantId;
-use protocol::images::{PulledImage, PulledImageList, RemovedImage};
+use protocol::images::{PullStatus, PulledImage, PulledImageList, RemovedImage};
 use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, LastStart, ObservedTenant};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
@@ -50,7 +51,14 @@ pub trait Orchestrator: Send + Sync + 'static {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
 
-    /// The images that were pulled and that nobody prepares at the moment.
+    /// What the pull of an image with this name has done.
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>>;
+
+    /// Loads the tarball of `docker save` with this SHA-256: its image is then `protocol::images::uploaded_image`.
+    fn load_image<'a>(&'a self, digest: &'a str, tar: Body)
+    -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// The images that were pulled or loaded and that nobody prepares at the moment.
     fn pulled_images(&self) -> BoxFuture<'_, Result<PulledImageList, CallError>>;
 
     /// Removes a pulled image, unless something needs it. Returns whether it is gone.
@@ -174,6 +182,25 @@ impl Orchestrator for OrchestratorClient {
         Box::pin(async move {
             let path = "/v1/images/prepare";
             self.client.call(Method::POST, path, Some(request), PREPARE_TIMEOUT).await
+        })
+    }
+
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>> {
+        Box::pin(async move {
+            let image = utf8_percent_encode(image, NON_ALPHANUMERIC);
+            let path = format!("/v1/images/pulls?image={image}");
+            self.client.call(Method::GET, &path, None::<&()>, RESPONSE_TIMEOUT).await
+        })
+    }
+
+    fn load_image<'a>(
+        &'a self,
+        digest: &'a str,
+        tar: Body,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let path = format!("/v1/images/uploads/{digest}");
+            self.client.upload(&path, tar, PREPARE_TIMEOUT).await
         })
     }
 

@@ -6,7 +6,7 @@ use protocol::problem::{Code, FieldCode};
 use protocol::text::{LineError, check_line};
 use serde_json::json;
 use service::api_error::ApiError;
-use service::{keys, sealed};
+use service::sealing_keys::Purpose;
 
 use crate::access::Principal;
 use crate::app::App;
@@ -38,12 +38,13 @@ pub async fn set(
     let host = checked_host(host)?;
     check_login(new)?;
     let login = RegistryLogin { username: new.username.clone(), password: new.password.clone() };
-    let key = keys::registry_key(&app.device_key, &host);
     let (actor, now) = (Actor::from(caller), app.clock.now());
     let row = Registry {
         host: host.to_string(),
         username: login.username.clone(),
-        sealed_login: sealed::seal(&key, &serde_json::to_vec(&login)?)?,
+        sealed_login: app
+            .sealing
+            .seal(&Purpose::Registry(host.clone()), &serde_json::to_vec(&login)?)?,
         updated_by: actor.name.clone(),
         updated_at: now,
     };

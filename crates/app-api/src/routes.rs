@@ -135,6 +135,11 @@ pub const ROUTES: &[Route] = routes! {
     api  DELETE "/apps/{app}",                  PlatformAdmin, "Delete an app with its releases", api::apps::delete_app;
     api  GET    "/apps/{app}/releases",         PlatformRead,  "List an app's releases", api::apps::list_releases;
     api  POST   "/apps/{app}/releases",         PlatformAdmin, "Create a release of an image", api::apps::create_release;
+    api  GET    "/image-pulls",                 PlatformAdmin, "What the pull of an image has done", api::apps::show_pull;
+    api  POST   "/image-uploads",               PlatformAdmin, "Begin the upload of an image, or go on with it", api::image_uploads::begin_upload;
+    api  GET    "/image-uploads/{id}",          PlatformAdmin, "Show an upload: where to go on", api::image_uploads::show_upload;
+    api  PUT    "/image-uploads/{id}",          PlatformAdmin, "Send a part of an image", api::image_uploads::write_part;
+    api  DELETE "/image-uploads/{id}",          PlatformAdmin, "Give an upload up", api::image_uploads::delete_upload;
     api  GET    "/apps/{app}/env",              PlatformAdmin, "List the variables of an app", api::variables::list_of_app::<Env>;
     api  PUT    "/apps/{app}/env/{name}",       PlatformAdmin, "Set a variable of an app, from the next start of each tenant on", api::variables::set_of_app::<Env>;
     api  DELETE "/apps/{app}/env/{name}",       PlatformAdmin, "Delete a variable of an app", api::variables::delete_of_app::<Env>;

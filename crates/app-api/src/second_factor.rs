@@ -122,7 +122,7 @@ async fn use_code(
 ) -> Result<bool, ApiError> {
     let (mut conn, now) = (app.conn().await?, app.clock.now());
     let Some(hash) = recovery_hash(code) else {
-        let secret = SharedSecret::open(&factor.sealed_secret, &app.device_key, user.id)?;
+        let secret = SharedSecret::open(&factor.sealed_secret, &app.sealing, user.id)?;
         let Some(step) = secret.step_of(code, now)? else { return Ok(false) };
         return Ok(second_factor::advance(&mut conn, user.id, step).await?);
     };
@@ -162,7 +162,7 @@ pub async fn begin(
     let secret = SharedSecret::random()?;
     let row = SecondFactor {
         user_id: user.id,
-        sealed_secret: secret.seal(&app.device_key, user.id)?,
+        sealed_secret: secret.seal(&app.sealing, user.id)?,
         confirmed_at: None,
         last_step: 0,
         created_at: app.clock.now(),

@@ -120,6 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     DATABASE_PASSWORD,
     TENANT_ROLE_PREFIX,
     shared::SSO_SECRET,
+    shared::SEALING_KEYS,
     SSO_PRIVATE_KEY,
     shared::ORCHESTRATOR_URL,
     shared::ORCHESTRATOR_TOKEN,
@@ -162,6 +163,8 @@ pub struct Settings {
     pub database_password: Secret,
     pub role_prefix: RolePrefix,
     pub sso_secret: Secret,
+    /// `None`: secrets at rest are encrypted with keys that derive from the SSO secret.
+    pub sealing_keys: Option<PathBuf>,
     /// RS256 with a private key; without one HS256, with keys derived from the SSO secret.
     pub signer: Signer,
     pub orchestrator_url: String,
@@ -295,6 +298,7 @@ impl Settings {
         let database = Self::read_database(&mut vars);
         let role_prefix = vars.value(&TENANT_ROLE_PREFIX);
         let sso_secret = vars.secret(&shared::SSO_SECRET);
+        let sealing_keys = vars.optional(&shared::SEALING_KEYS);
         let signer = read_signer(&mut vars, sso_secret.as_ref());
         let orchestrator_url: Option<String> = vars.value(&shared::ORCHESTRATOR_URL);
         let orchestrator_token = vars.secret(&shared::ORCHESTRATOR_TOKEN);
@@ -324,6 +328,7 @@ impl Settings {
                 database_password,
                 role_prefix: role_prefix?,
                 sso_secret: sso_secret?,
+                sealing_keys: sealing_keys?,
                 signer: signer?,
                 orchestrator_url: orchestrator_url?.trim_end_matches('/').to_owned(),
                 orchestrator_token: orchestrator_token?,
@@ -361,6 +366,15 @@ impl Settings {
             return vars.reject(&DATABASE_URL, "must look like postgres://cial@postgres:5432/cial");
         }
         Some((url, password))
+    }
+
+    /// Reads only the settings of encryption at rest, for the command that rotates its key: the SSO secret, and the file.
+    pub fn read_sealing_keys(vars: &mut SettingsReader<'_>) -> Option<(Secret, PathBuf)> {
+        let secret = vars.secret(&shared::SSO_SECRET);
+        match vars.optional(&shared::SEALING_KEYS)? {
+            Some(path) => Some((secret?, path)),
+            None => vars.reject(&shared::SEALING_KEYS, "must be set: where the keys will be"),
+        }
     }
 }
 

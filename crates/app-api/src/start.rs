@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,7 @@ use protocol::InstallName;
 use service::api_error::ApiError;
 use service::client::Client;
 use service::connections::Connections;
+use service::sealing_keys::SealingKeys;
 use service::{Env, ServiceError, SettingsReader, shutdown_token};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -29,11 +30,13 @@ use crate::auth::passwords::Passwords;
 use crate::auth::throttle::{MAX_CHANGES, Throttle};
 use crate::backups::{self, Backups};
 use crate::clock::Clock;
+use crate::command_line::RotationStep;
 use crate::db::connect::Limits;
 use crate::db::{self, Database};
 use crate::descriptors::ConnectionLimits;
 use crate::events::Events;
 use crate::http::listen::{bind_unix, listen};
+use crate::image_uploads::store::Store;
 use crate::mail::smtp::Mailer;
 use crate::model::gateway::Gateway;
 use crate::model::upstream::{ModelClient, SILENCE_TIMEOUT};
@@ -41,14 +44,16 @@ use crate::orchestrator::{Orchestrator, OrchestratorClient};
 use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
+use crate::sealing_rotation::key_files::KeyFiles;
+use crate::sealing_rotation::{Resealed, Rotation};
 use crate::settings::{self, Settings, read_addresses};
 use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::{SIZE_CHECK_INTERVAL, TenantDatabases};
 use crate::transfer::{ExportTimes, Exports};
 use crate::webhooks::client::{ATTEMPT_TIMEOUT, WebhookClient};
 use crate::{
-    audit, bootstrap_key, database_setup, mail, pulled_images, rollout, routes, second_factor,
-    summaries, transfer, webhooks, work,
+    audit, bootstrap_key, database_setup, image_uploads, mail, pulled_images, rollout, routes,
+    second_factor, summaries, transfer, webhooks, work,
 };
 
 /// Packages that are sent into tenants at once. Each takes some MiB, and at most as long as the orchestrator waits.
@@ -57,6 +62,8 @@ const MAX_TASK_STARTS: usize = 16;
 const PUBLIC_CONNECTIONS_PER_STREAM: usize = 4;
 /// The core half of a tenant runs as the same user; no other user inside may connect.
 const MODELS_SOCKET_MODE: u32 = 0o600;
+/// The folder of tarballs under way, in the directory of this process.
+const IMAGE_UPLOADS: &str = "image-uploads";
 /// Large packages that lie in memory at once.
 const MAX_LARGE_UPLOADS: usize = 4;
 
@@ -158,6 +165,7 @@ pub async fn run(
         audit_check: Semaphore::new(1),
         role_prefix: settings.role_prefix,
         tenant_databases: tenant_databases.clone(),
+        image_uploads: Arc::new(Store::new(settings.dumps.directory.join(IMAGE_UPLOADS))),
         exports: Exports::new(settings.dumps, dependencies.export_times),
         releases_deleted: Notify::new(),
         work: Notify::new(),
@@ -165,6 +173,7 @@ pub async fn run(
         uploads: Arc::new(Semaphore::new(MAX_LARGE_UPLOADS)),
         backups: settings.backups.map(Backups::open).transpose()?,
         device_key: settings.sso_secret.clone(),
+        sealing: SealingKeys::new(settings.sso_secret.clone(), settings.sealing_keys),
     });
     let public = listen(
         public_listener,
@@ -277,6 +286,7 @@ async fn keep_working(
         () = summaries::run(app, summary_interval) => Ok(()),
         () = transfer::run(app) => Ok(()),
         () = pulled_images::run(app) => Ok(()),
+        () = image_uploads::run(app) => Ok(()),
     }
 }
 
@@ -341,6 +351,44 @@ pub fn verify_audit(env: &Env) -> Result<(), ServiceError> {
         let verified = audit::verify::verify(&mut conn).await?.map_err(anyhow::Error::from)?;
         let hash = audit::chain::hex(&verified.hash);
         writeln!(std::io::stdout(), "audit log: {} entries, head {hash}", verified.entries)?;
+        Ok(())
+    })
+}
+
+/// Takes a step of the rotation of the key that encrypts secrets at rest.
+///
+/// # Errors
+/// The step's own; after `start`, a text that no key opens.
+pub fn rotate_secrets(
+    env: &Env,
+    orchestrator: PathBuf,
+    step: RotationStep,
+) -> Result<(), ServiceError> {
+    let mut vars = SettingsReader::new(env);
+    let (database, keys) =
+        (Settings::read_database(&mut vars), Settings::read_sealing_keys(&mut vars));
+    let ((url, password), (sso_secret, app_api)) = vars.finish(|| Some((database?, keys?)))?;
+    let rotation = Rotation { files: KeyFiles { app_api, orchestrator }, sso_secret };
+    runtime()?.block_on(async {
+        let mut conn = Database::new(&url, Some(&password))?.connect().await?;
+        let now = Clock::system().now();
+        let mut out = std::io::stdout();
+        match step {
+            RotationStep::Start => {
+                let Resealed { texts, unopened } = rotation.start(&mut conn, now).await?;
+                writeln!(out, "{texts} texts are encrypted with the new key.")?;
+                if !unopened.is_empty() {
+                    let list = unopened.join("\n");
+                    return Err(anyhow::anyhow!("these cannot be decrypted:\n{list}").into());
+                }
+            }
+            RotationStep::Status => write!(out, "{}", rotation.status(&mut conn).await?)?,
+            RotationStep::Finish => {
+                for id in rotation.finish(&mut conn, now).await? {
+                    writeln!(out, "removed {id}")?;
+                }
+            }
+        }
         Ok(())
     })
 }

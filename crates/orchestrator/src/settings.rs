@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use protocol::{InstallName, inside};
 use service::logs::LogFilter;
+use service::sealing_keys::SealingKeys;
 use service::settings::{SettingsErrors, shared};
 use service::{Env, Setting, SettingsReader};
 
@@ -112,6 +113,7 @@ pub const SETTINGS: &[Setting] = &[
     shared::ORCHESTRATOR_TOKEN,
     shared::LEASES_TOKEN,
     shared::SSO_SECRET,
+    shared::SEALING_KEYS,
     SSO_PUBLIC_KEY,
     shared::ROUTE_SECRET,
     shared::INSTALL,
@@ -175,6 +177,7 @@ impl Settings {
             vars.reject::<()>(&shared::LEASES_TOKEN, rule);
         }
         let sso = vars.secret(&shared::SSO_SECRET);
+        let sealing_keys = vars.optional(&shared::SEALING_KEYS);
         let sso_public = public_key(&mut vars);
         let route = vars.secret(&shared::ROUTE_SECRET);
         let install = vars.value(&shared::INSTALL);
@@ -204,7 +207,12 @@ impl Settings {
                 log: log?,
                 listen: listen?,
                 tokens: Tokens { control: control?, leases: leases? },
-                master_keys: MasterKeys { sso: sso?, sso_public: sso_public?, route: route? },
+                master_keys: MasterKeys {
+                    sealing: SealingKeys::new(sso.clone()?, sealing_keys?),
+                    sso: sso?,
+                    sso_public: sso_public?,
+                    route: route?,
+                },
                 install: install?,
                 images: AllowedImages::new(image?, more_images?.unwrap_or_default()),
                 pool: pool?,

@@ -18,7 +18,8 @@ use protocol::orchestrator::{DiskEnforcement, DiskUse};
 use protocol::spec::Spec;
 use protocol::variables::Variables;
 use protocol::{TenantId, inside};
-use service::{Secret, keys, sealed};
+use service::sealing_keys::{Purpose, SealingKeys};
+use service::{Secret, keys};
 
 use crate::tenants::state_dir::remove_if_present;
 
@@ -29,6 +30,8 @@ pub struct MasterKeys {
     /// A public key in PEM. Where the key exists, tenants receive it and no SSO key of their own.
     pub sso_public: Option<String>,
     pub route: Secret,
+    /// Decrypt what app-api encrypted.
+    pub sealing: SealingKeys,
 }
 
 /// The parents of the tenants' directories.
@@ -92,8 +95,12 @@ impl TenantDirs {
 
     /// Decrypts the credentials of a registry; `None` if they were encrypted for another installation or registry.
     pub fn open_login(&self, login: &SealedLogin) -> Option<RegistryLogin> {
-        let key = keys::registry_key(&self.master_keys.sso, &login.host);
-        let opened = sealed::open(&key, &login.sealed).ok()?;
+        let opened =
+            self.master_keys.sealing.open(&Purpose::Registry(login.host.clone()), &login.sealed);
+        let opened = opened.inspect_err(|error| {
+            tracing::warn!(registry = %login.host, %error, "credentials of a registry cannot be opened");
+        });
+        let opened = opened.ok()?;
         serde_json::from_slice(&opened).ok()
     }
 
@@ -138,13 +145,13 @@ impl TenantDirs {
     /// # Errors
     /// [`CreateError::SecretMissing`]; a record that was encrypted for another installation, tenant or app.
     pub fn variables_of_start(&self, spec: &Spec) -> Result<Option<Variables>, CreateError> {
-        let sso = &self.master_keys.sso;
+        let sealing = &self.master_keys.sealing;
         let mut variables = Variables::new();
         if let Some(env) = &spec.app_env {
-            variables.extend(open(&keys::app_env_key(sso, env.app), &env.sealed)?);
+            variables.extend(open(sealing, &Purpose::AppEnv(env.app), &env.sealed)?);
         }
         if let Some(text) = &spec.sealed_env {
-            variables.extend(open(&keys::env_key(sso, spec.id), text)?);
+            variables.extend(open(sealing, &Purpose::TenantEnv(spec.id), text)?);
         }
         let missing = spec.app.as_ref().map(|app| app.secrets.missing(&variables));
         if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
@@ -242,8 +249,8 @@ impl TenantDirs {
 }
 
 /// Decrypts a record of variables.
-fn open(key: &[u8; 32], sealed: &str) -> io::Result<Variables> {
-    let plain = sealed::open(key, sealed).map_err(io::Error::other)?;
+fn open(keys: &SealingKeys, purpose: &Purpose, sealed: &str) -> io::Result<Variables> {
+    let plain = keys.open(purpose, sealed).map_err(io::Error::other)?;
     Ok(serde_json::from_slice(&plain)?)
 }
 
@@ -313,6 +320,7 @@ mod tests {
 
     use protocol::process::AppSpec;
     use protocol::variables::{SealedAppEnv, SecretNames};
+    use service::sealed;
 
     /// Deleted together with its test.
     struct Base(PathBuf);
@@ -340,6 +348,7 @@ mod tests {
             sso: Secret::new("s".repeat(40)),
             sso_public: sso_public.map(str::to_owned),
             route: Secret::new("r".repeat(40)),
+            sealing: SealingKeys::new(Secret::new("s".repeat(40)), None),
         };
         (TenantDirs::new(roots, master_keys), id, Base(base))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::Slug;
 use crate::images::PullPolicy;
@@ -43,8 +44,13 @@ pub struct AppList {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewRelease {
-    /// The name of an image that the engine has, or one that begins with a registry, like `registry.example.com/notes:1.4`.
+    /// The name of an image that the engine has, or one that begins with a registry, like `registry.example.com/notes:1.4`. Empty
+    /// with an `upload`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// Instead of a name: the id of an upload that is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Uuid>,
     /// When the image is pulled from the registry in its name.
     #[serde(default)]
     pub pull: PullPolicy,

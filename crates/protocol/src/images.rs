@@ -307,6 +307,17 @@ pub fn is_digest(text: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(is_digit))
 }
 
+/// The host in the names of images that were uploaded. Nothing has an address below `.invalid` (RFC 2606), so none is ever pulled.
+const UPLOAD_HOST: &str = "upload.cial.invalid";
+
+/// The name of the image from a tarball with this SHA-256, in hexadecimal digits; `None` where these are none.
+pub fn uploaded_image(digest: &str) -> Option<RegistryImage> {
+    if !is_digest(&format!("sha256:{digest}")) {
+        return None;
+    }
+    RegistryImage::parse(&format!("{UPLOAD_HOST}/tarball:{digest}")).ok().flatten()
+}
+
 /// When an image is pulled from the registry that its name mentions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -420,6 +431,53 @@ pub struct PulledImage {
 pub struct RemovedImage {
     /// `false`: something needs the image.
     pub removed: bool,
+}
+
+/// What a pull that is under way has done. The numbers grow while the engine learns of layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PullProgress {
+    pub layers: u32,
+    /// Those that are there, also the ones that the engine had before.
+    pub layers_done: u32,
+    /// Of the layers whose size is known.
+    pub bytes: u64,
+    pub bytes_total: u64,
+}
+
+/// The pull of an image, by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PullStatus {
+    /// Null: no pull of this name is under way. All zero: it waits for other pulls, or for the registry.
+    pub progress: Option<PullProgress>,
+}
+
+/// The most bytes of one part of an upload.
+pub const MAX_UPLOAD_PART_BYTES: u64 = 50_000_000;
+/// The largest tarball that is taken.
+pub const MAX_UPLOAD_BYTES: u64 = 20 << 30;
+
+/// Begins the upload of a tarball, or goes on with that of the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewImageUpload {
+    /// The bytes of the whole tarball.
+    pub size: u64,
+    /// The SHA-256 of the whole tarball: 64 digits of 0-9 and a-f.
+    pub sha256: String,
+}
+
+/// The upload of a tarball.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ImageUpload {
+    pub id: uuid::Uuid,
+    pub size: u64,
+    /// The bytes that arrived: where the next part begins.
+    pub offset: u64,
+    pub max_part_bytes: u64,
 }
 
 #[cfg(test)]

@@ -70,6 +70,11 @@ pub fn mail_key(master: &Secret) -> [u8; 32] {
     derive(master, "mail/v1")
 }
 
+/// The id of a sealing key, which reveals nothing of it: 12 hex digits of HKDF, info `sealing-key-id/v1`.
+pub fn sealing_key_id(key: &Secret) -> String {
+    derive(key, "sealing-key-id/v1")[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Identifies a secret without revealing it: HKDF, info `fingerprint/v1`, base64url.
 pub fn fingerprint(master: &Secret) -> String {
     URL_SAFE_NO_PAD.encode(derive(master, "fingerprint/v1"))

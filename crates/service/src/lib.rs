@@ -29,6 +29,8 @@ pub mod logs;
 pub mod metrics;
 #[cfg(feature = "sealed")]
 pub mod sealed;
+#[cfg(feature = "sealed")]
+pub mod sealing_keys;
 #[cfg(feature = "control")]
 pub mod unread_body;
 #[cfg(feature = "control")]

@@ -3,13 +3,16 @@
 use axum::extract::State;
 use axum::http::header;
 use protocol::apps::{App, AppList, NewApp, NewRelease, Release, ReleaseList};
+use protocol::images::PullStatus;
+use serde::Deserialize;
 use service::api_error::ApiError;
+use utoipa::IntoParams;
 
 use crate::access::Caller;
 use crate::app::App as Service;
 use crate::apps::{self, CreatedRelease, release_name};
 use crate::db::app;
-use crate::http::extract::{AppPath, Json};
+use crate::http::extract::{AppPath, Json, Query};
 use crate::http::reply::{Created, NoContent};
 use crate::views;
 
@@ -53,6 +56,20 @@ pub async fn list_releases(
     let releases: Result<Vec<_>, ApiError> =
         releases.into_iter().map(|release| release_view(&service, &app, release)).collect();
     Ok(axum::Json(ReleaseList { releases: releases? }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub struct PullQuery {
+    /// The name of the image, as the new release has it.
+    image: String,
+}
+
+pub async fn show_pull(
+    State(service): State<Service>,
+    Query(PullQuery { image }): Query<PullQuery>,
+) -> Result<axum::Json<PullStatus>, ApiError> {
+    Ok(axum::Json(apps::pull_status(&service, &image).await?))
 }
 
 pub async fn create_release(

@@ -10,6 +10,7 @@ pub mod events;
 pub mod exec;
 pub mod executions;
 pub mod health;
+pub mod image_uploads;
 pub mod invitations;
 pub mod keys;
 pub mod mails;

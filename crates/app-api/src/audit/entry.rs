@@ -96,6 +96,8 @@ actions! {
     WebhookReplay = "webhook.replay",
     ModelSet = "model.set",
     ModelUnset = "model.unset",
+    SealingKeyAdd = "sealing_key.add",
+    SealingKeyRemove = "sealing_key.remove",
     PackageUpload = "package.upload",
     PackageDelete = "package.delete",
     PackageKeyAdd = "package_key.add",
@@ -181,6 +183,8 @@ impl Action {
             | Self::WebhookReplay
             | Self::ModelSet
             | Self::ModelUnset
+            | Self::SealingKeyAdd
+            | Self::SealingKeyRemove
             | Self::PackageUpload
             | Self::PackageDelete
             | Self::PackageKeyAdd

@@ -6,8 +6,9 @@ use base64::engine::general_purpose::STANDARD;
 use protocol::Timestamp;
 use qrcode::QrCode;
 use qrcode::render::svg;
+use service::sealing_keys::{Purpose, SealingKeys};
 use service::secret::constant_time_eq;
-use service::{Secret, keys, sealed};
+use service::{Secret, keys};
 use sha2::{Digest as _, Sha256};
 use totp_rs::{Builder, Totp};
 use uuid::Uuid;
@@ -42,14 +43,14 @@ impl SharedSecret {
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn seal(&self, master: &Secret, user: Uuid) -> anyhow::Result<String> {
-        Ok(sealed::seal(&keys::second_factor_key(master, user), &self.0)?)
+    pub fn seal(&self, keys: &SealingKeys, user: Uuid) -> anyhow::Result<String> {
+        Ok(keys.seal(&Purpose::SecondFactor(user), &self.0)?)
     }
 
     /// # Errors
     /// When the text is not one that [`Self::seal`] made for this user in this installation.
-    pub fn open(sealed: &str, master: &Secret, user: Uuid) -> anyhow::Result<Self> {
-        let opened = sealed::open(&keys::second_factor_key(master, user), sealed)?;
+    pub fn open(sealed: &str, keys: &SealingKeys, user: Uuid) -> anyhow::Result<Self> {
+        let opened = keys.open(&Purpose::SecondFactor(user), sealed)?;
         Ok(Self(opened.as_slice().try_into().context("a secret of another length")?))
     }
 
@@ -198,12 +199,13 @@ mod tests {
 
     #[test]
     fn a_sealed_secret_opens_for_its_user_in_its_installation_only() {
-        let (master, user) = (Secret::new(MASTER), Uuid::from_u128(1));
+        let keys = |master: &str| SealingKeys::new(Secret::new(master), None);
+        let (own, user) = (keys(MASTER), Uuid::from_u128(1));
         let secret = SharedSecret::random().unwrap();
-        let sealed = secret.seal(&master, user).unwrap();
-        assert_eq!(SharedSecret::open(&sealed, &master, user).unwrap().0, secret.0);
-        assert!(SharedSecret::open(&sealed, &master, Uuid::from_u128(2)).is_err());
-        assert!(SharedSecret::open(&sealed, &Secret::new("another"), user).is_err());
+        let sealed = secret.seal(&own, user).unwrap();
+        assert_eq!(SharedSecret::open(&sealed, &own, user).unwrap().0, secret.0);
+        assert!(SharedSecret::open(&sealed, &own, Uuid::from_u128(2)).is_err());
+        assert!(SharedSecret::open(&sealed, &keys("another"), user).is_err());
     }
 
     #[test]

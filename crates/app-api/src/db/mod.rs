@@ -29,6 +29,7 @@ pub mod reset_link;
 pub mod roles;
 pub mod rollout;
 pub mod schema;
+pub mod sealed_text;
 pub mod second_factor;
 pub mod session;
 pub mod sso_grant;

@@ -155,6 +155,13 @@ diesel::table! {
 }
 
 diesel::table! {
+    retired_sealing_keys (id) {
+        id -> Text,
+        retired_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     registries (host) {
         host -> Text,
         username -> Text,

@@ -24,7 +24,8 @@ pub enum Bounds {
 
 /// Whether the handler of this path reads the body itself, piece by piece, and bounds it. No such path names a tenant.
 pub fn is_streamed(path: &str) -> bool {
-    below_api(path).is_some_and(|rest| rest.starts_with("/imports/"))
+    below_api(path)
+        .is_some_and(|rest| rest.starts_with("/imports/") || rest.starts_with("/image-uploads/"))
 }
 
 /// Whether the handler of this path works for so long that it checks its caller again.

@@ -81,6 +81,25 @@ impl DescribeInput for StreamedArchive {
     }
 }
 
+/// A part of a file of which the handler reads the bytes as they arrive.
+pub struct StreamedPart(pub Body);
+
+impl<S: Sync> FromRequest<S> for StreamedPart {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(request.into_body()))
+    }
+}
+
+impl DescribeInput for StreamedPart {
+    fn describe(call: &mut Call) {
+        let content = ContentBuilder::new().schema(Some(binary())).build();
+        let body = RequestBodyBuilder::new().required(Some(Required::True));
+        call.request_body = Some(body.content("application/octet-stream", content).build());
+    }
+}
+
 impl DescribeInput for UploadedFile {
     fn describe(call: &mut Call) {
         let form = ObjectBuilder::new()

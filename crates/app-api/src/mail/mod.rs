@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use axum::http::{HeaderMap, header};
 use protocol::Timestamp;
 use serde::{Deserialize, Serialize};
-use service::{Secret, keys, sealed};
+use service::sealing_keys::{Purpose, SealingKeys};
 
 use crate::app::App;
 use crate::auth::throttle::Attempt;
@@ -72,7 +72,7 @@ impl Prepared {
     /// # Errors
     /// The system gives no random bytes.
     pub fn new(
-        master: &Secret,
+        keys: &SealingKeys,
         recipient: &str,
         content: &Mail,
         now: Timestamp,
@@ -82,7 +82,7 @@ impl Prepared {
             id: uuid::Uuid::now_v7(),
             kind: content.kind(),
             recipient: recipient.to_owned(),
-            content: sealed::seal(&keys::mail_key(master), &plain)?,
+            content: keys.seal(&Purpose::Mail, &plain)?,
             next_attempt_at: now,
             expires_at: content.expires_at(now),
         }))
@@ -102,8 +102,8 @@ impl Prepared {
 
 /// # Errors
 /// The installation has another secret than when the mail was inserted.
-fn unseal(master: &Secret, content: &str) -> anyhow::Result<Mail> {
-    let plain = sealed::open(&keys::mail_key(master), content)?;
+fn unseal(keys: &SealingKeys, content: &str) -> anyhow::Result<Mail> {
+    let plain = keys.open(&Purpose::Mail, content)?;
     serde_json::from_slice(&plain).context("a mail of another release")
 }
 
@@ -125,7 +125,7 @@ pub async fn alert_of_sign_in(
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let device = user_agent::summarize(&user_agent::stored(user_agent));
     let alert = Mail::SignIn { at: now, device, address: client.to_string() };
-    let alert = Prepared::new(&app.device_key, &user.email, &alert, now)?;
+    let alert = Prepared::new(&app.sealing, &user.email, &alert, now)?;
     if alert.is_within_limit(app, now) {
         alert.insert(&mut *app.conn().await?).await?;
     } else {
@@ -137,11 +137,13 @@ pub async fn alert_of_sign_in(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use service::Secret;
 
     /// A copy of the database holds no link.
     #[test]
     fn a_waiting_mail_is_sealed() {
-        let (master, now) = (Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), Timestamp::MIN_UTC);
+        let keys = |master: &str| SealingKeys::new(Secret::new(master), None);
+        let (own, now) = (keys("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), Timestamp::MIN_UTC);
         let invitation = Mail::Invitation {
             url: "http://localhost:3100/admin/invitations/token".to_owned(),
             invited_by: "ada@example.com".to_owned(),
@@ -149,9 +151,9 @@ mod tests {
             tenant: Some("Acme".to_owned()),
             expires_at: now,
         };
-        let Prepared(row) = Prepared::new(&master, "bob@example.com", &invitation, now).unwrap();
+        let Prepared(row) = Prepared::new(&own, "bob@example.com", &invitation, now).unwrap();
         assert!(!row.content.contains("invitations"), "{}", row.content);
-        assert_eq!(unseal(&master, &row.content).unwrap(), invitation);
-        assert!(unseal(&Secret::new("another"), &row.content).is_err());
+        assert_eq!(unseal(&own, &row.content).unwrap(), invitation);
+        assert!(unseal(&keys("another"), &row.content).is_err());
     }
 }

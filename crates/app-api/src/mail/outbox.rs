@@ -77,7 +77,7 @@ async fn attempt(app: &App, mailer: &Mailer, claimed: &Claimed) -> Result<bool, 
     if claimed.expires_at <= now {
         return Err(SendError::Undeliverable("it waited for too long".to_owned()));
     }
-    let mail = unseal(&app.device_key, &claimed.content);
+    let mail = unseal(&app.sealing, &claimed.content);
     let mail = mail.map_err(|error| SendError::Undeliverable(format!("{error:#}")))?;
     let reset_link = match &mail {
         Mail::PasswordReset => match accounts::reset_link(app, &claimed.recipient).await {

@@ -21,8 +21,9 @@ use protocol::headers::{PROBLEM, TOKENS};
 use protocol::model::{MAX_CONTENT_BYTES, MAX_MESSAGES, ModelMessage, ReplyRequest};
 use protocol::problem::{Code, FieldCode};
 use service::api_error::ApiError;
+use service::sealing_keys::Purpose;
 use service::secret::constant_time_eq;
-use service::{Secret, keys, sealed};
+use service::{Secret, keys};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -229,7 +230,7 @@ async fn read_messages(body: Body) -> Result<Vec<ModelMessage>, ApiError> {
 
 fn open_key(app: &App, endpoint: &Endpoint) -> Result<Option<Secret>, ApiError> {
     let Some(sealed) = &endpoint.sealed_key else { return Ok(None) };
-    let key = sealed::open(&keys::model_key(&app.device_key), sealed)?;
+    let key = app.sealing.open(&Purpose::Model, sealed)?;
     Ok(Some(Secret::new(String::from_utf8(key)?)))
 }
 

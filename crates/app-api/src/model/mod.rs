@@ -14,7 +14,7 @@ use protocol::model::{ModelEndpoint, ModelUsage, ModelUsageDay, SetModel};
 use protocol::problem::{Code, FieldCode};
 use serde_json::{Value, json};
 use service::api_error::ApiError;
-use service::{keys, sealed};
+use service::sealing_keys::Purpose;
 use url::Url;
 
 use self::endpoint::{CheckedModel, KeyChange, is_same_server};
@@ -135,8 +135,7 @@ fn seal_key(
     match &checked.key {
         KeyChange::Remove => Ok(None),
         KeyChange::Replace(key) => {
-            let sealed = sealed::seal(&keys::model_key(&app.device_key), key.reveal().as_bytes())?;
-            Ok(Some(sealed))
+            Ok(Some(app.sealing.seal(&Purpose::Model, key.reveal().as_bytes())?))
         }
         KeyChange::Keep => {
             let Some((sealed, before)) = before.and_then(|b| Some((b.sealed_key.clone()?, b)))

@@ -128,7 +128,7 @@ pub async fn create(
         tenant: target.tenant_name(),
         expires_at: row.expires_at,
     };
-    let prepare = || Prepared::new(&app.device_key, email, &mail, now);
+    let prepare = || Prepared::new(&app.sealing, email, &mail, now);
     let mail = app.sends_mail.then(prepare).transpose()?;
     let mut conn = app.conn().await?;
     let is_mailed = conn

@@ -8,7 +8,7 @@ use protocol::problem::{Code, FieldCode};
 use protocol::variables::{Variable, Variables};
 use serde_json::{Value, json};
 use service::api_error::ApiError;
-use service::sealed;
+use service::sealing_keys::{Purpose, SealingKeys};
 
 use crate::audit::Action;
 use crate::validation::refused_field;
@@ -181,17 +181,25 @@ fn taken(name: &str, owner: Owner, by: Kind) -> ApiError {
 }
 
 /// Decrypts a record; an absent one is empty.
-fn open(key: &[u8; 32], sealed: Option<&str>) -> Result<Variables, ApiError> {
+fn open(
+    keys: &SealingKeys,
+    purpose: &Purpose,
+    sealed: Option<&str>,
+) -> Result<Variables, ApiError> {
     let Some(text) = sealed else { return Ok(Variables::new()) };
-    Ok(serde_json::from_slice(&sealed::open(key, text)?)?)
+    Ok(serde_json::from_slice(&keys.open(purpose, text)?)?)
 }
 
 /// Encrypts a record; an empty one is absent.
-fn seal(key: &[u8; 32], variables: &Variables) -> Result<Option<String>, ApiError> {
+fn seal(
+    keys: &SealingKeys,
+    purpose: &Purpose,
+    variables: &Variables,
+) -> Result<Option<String>, ApiError> {
     if variables.is_empty() {
         return Ok(None);
     }
-    Ok(Some(sealed::seal(key, &serde_json::to_vec(variables)?)?))
+    Ok(Some(keys.seal(purpose, &serde_json::to_vec(variables)?)?))
 }
 
 #[cfg(test)]
@@ -211,7 +219,8 @@ mod tests {
     }
 
     fn sealed_bytes(variables: &Variables) -> usize {
-        seal(&[7; 32], variables).unwrap().unwrap_or_default().len()
+        let keys = SealingKeys::new(service::Secret::new("8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa"), None);
+        seal(&keys, &Purpose::Model, variables).unwrap().unwrap_or_default().len()
     }
 
     /// Both records must leave room for the rest of a spec, of which the orchestrator takes 128 KiB.

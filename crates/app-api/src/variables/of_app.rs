@@ -5,7 +5,7 @@ use protocol::TenantId;
 use protocol::problem::Code;
 use protocol::variables::{SealedAppEnv, Variables};
 use service::api_error::ApiError;
-use service::keys;
+use service::sealing_keys::Purpose;
 
 use super::{Assignment, Kind, Owner};
 use crate::access::Principal;
@@ -28,7 +28,7 @@ pub async fn list(service: &Service, slug: &str, kind: Kind) -> Result<Variables
 /// # Errors
 /// When the record was encrypted for another installation.
 pub fn open(service: &Service, app: &App) -> Result<Variables, ApiError> {
-    super::open(&keys::app_env_key(&service.device_key, app.id), app.sealed_env.as_deref())
+    super::open(&service.sealing, &Purpose::AppEnv(app.id), app.sealed_env.as_deref())
 }
 
 /// Sets a variable, or deletes it. Each tenant has the change from its next start on; one that sleeps is not woken.
@@ -53,8 +53,7 @@ pub async fn set(
             })?;
             let mut variables = open(service, &found)?;
             let changed = assignment.apply(&mut variables, Owner::App)?;
-            let key = keys::app_env_key(&service.device_key, found.id);
-            let sealed = super::seal(&key, &variables)?;
+            let sealed = super::seal(&service.sealing, &Purpose::AppEnv(found.id), &variables)?;
             app::set_sealed_env(conn, found.id, sealed.as_deref()).await?;
             let env = sealed.map(|sealed| SealedAppEnv { app: found.id, sealed });
             let followers = tenant::set_app_env(conn, found.id, env.as_ref()).await?;

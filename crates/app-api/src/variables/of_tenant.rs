@@ -4,7 +4,7 @@ use protocol::problem::{Code, FieldCode};
 use protocol::spec::Desired;
 use protocol::variables::Variables;
 use service::api_error::ApiError;
-use service::keys;
+use service::sealing_keys::Purpose;
 
 use super::{Assignment, Kind, Owner};
 use crate::access::Principal;
@@ -25,7 +25,7 @@ pub fn list(app: &App, tenant: &Tenant, kind: Kind) -> Result<Variables, ApiErro
 
 fn open(app: &App, tenant: &Tenant) -> Result<Variables, ApiError> {
     let sealed = tenant.app.as_ref().and_then(|app| app.sealed_env.as_deref());
-    super::open(&keys::env_key(&app.device_key, tenant.tenant_id()), sealed)
+    super::open(&app.sealing, &Purpose::TenantEnv(tenant.tenant_id()), sealed)
 }
 
 /// Sets a variable, or deletes it.
@@ -51,7 +51,7 @@ pub async fn set(
         }
         let mut variables = open(app, &read)?;
         let changed = assignment.apply(&mut variables, Owner::Tenant)?;
-        let sealed = super::seal(&keys::env_key(&app.device_key, read.tenant_id()), &variables)?;
+        let sealed = super::seal(&app.sealing, &Purpose::TenantEnv(read.tenant_id()), &variables)?;
         let resource = Resource::tenant(&read.slug);
         let mut entry = Entry::new(Actor::from(caller), Owner::Tenant.action(kind), resource);
         (entry.before, entry.after) = (changed.before, changed.after);

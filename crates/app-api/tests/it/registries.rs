@@ -213,3 +213,17 @@ async fn a_release_that_is_written_too_late_is_refused() {
     assert_eq!(server.database.count("releases").await, 0);
     assert_eq!(release(&owner, json!({ "image": "r.example/notes:1" })).await.status, 201);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_shows_what_it_has_done() {
+    let (server, owner) = with_app().await;
+    let shown = owner.get("/v1/image-pulls?image=r.example%2Fnotes:1").await.json();
+    let progress =
+        json!({ "layers": 3, "layers_done": 1, "bytes": 5 << 20, "bytes_total": 9 << 20 });
+    assert_eq!(shown, json!({ "progress": progress }));
+    let described = Schemas::served(&server.visitor).await;
+    assert_eq!(described.violations("PullStatus", &shown), [""; 0]);
+    let none = owner.get("/v1/image-pulls?image=notes:1").await.json();
+    assert_eq!(none, json!({ "progress": null }));
+    assert_eq!(described.violations("PullStatus", &none), [""; 0]);
+}

@@ -81,8 +81,16 @@ pub struct CreateRelease {
     #[arg(value_name = "APP")]
     pub slug: String,
     /// name of an image on the engine, or with its registry: r.example.com/notes:1
-    #[arg(long, value_name = "IMAGE")]
-    pub image: String,
+    #[arg(
+        long,
+        value_name = "IMAGE",
+        required_unless_present = "tarball",
+        conflicts_with = "tarball"
+    )]
+    pub image: Option<String>,
+    /// file that `docker save` wrote, to upload; what breaks goes on
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub tarball: Option<PathBuf>,
     /// when to pull an image that is named with its registry
     #[arg(long, value_name = "WHEN", default_value = PullPolicy::default().as_str(), value_parser = words_of(PullPolicy::ALL, PullPolicy::as_str))]
     pub pull: PullPolicy,

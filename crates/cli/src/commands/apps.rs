@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::images::{PullPolicy, RegistryImage};
 use serde_json::{Value, json};
 
-use super::{confirm, manifest, pages, rollouts, variables};
+use super::{confirm, image_upload, manifest, pages, pull_progress, rollouts, variables};
 use crate::args::{AppsCommand, CreateApp, CreateRelease, ReleaseCommand};
 use crate::context::Context;
 use crate::error::CliError;
@@ -85,7 +85,7 @@ fn create(args: &CreateApp, context: &Context<'_>) -> Result<(), CliError> {
 
 /// The manifest is checked here, too: its faults are then those of a file.
 fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), CliError> {
-    let mut body = json!({ "image": args.image });
+    let mut body = json!({});
     if args.pull != PullPolicy::default() {
         body["pull"] = args.pull.as_str().into();
     }
@@ -95,18 +95,33 @@ fn create_release(args: &CreateRelease, context: &Context<'_>) -> Result<(), Cli
     if args.no_smoke_start {
         body["smoke_start"] = false.into();
     }
+    if let Some(file) = &args.tarball {
+        body["upload"] = image_upload::upload(file, context)?;
+    }
+    let image = args.image.as_deref().unwrap_or_default();
+    if args.tarball.is_none() {
+        body["image"] = image.into();
+    }
     let title = format!("create a release of app {}", args.slug);
     let mut request =
         Request::new(Method::POST, format!("{}/releases", path(&args.slug)), title).json(body);
+    let mut is_pulled = false;
     // The server judges the name.
-    let names_registry = matches!(RegistryImage::parse(&args.image), Ok(Some(_)));
+    let names_registry = matches!(RegistryImage::parse(image), Ok(Some(_)));
     if names_registry && args.pull != PullPolicy::Never {
         let condition =
             if args.pull == PullPolicy::Missing { ", unless the engine has it" } else { "" };
-        context.output.note(&format!("pulling {}{condition}", args.image));
+        context.output.note(&format!("pulling {image}{condition}"));
+        request = request.patience(PULL_PATIENCE);
+        is_pulled = true;
+    } else if args.tarball.is_some() {
         request = request.patience(PULL_PATIENCE);
     }
-    let created = context.call(&request)?;
+    let created = if is_pulled {
+        pull_progress::call(context, &request, image)?
+    } else {
+        context.call(&request)?
+    };
     if let Some(why) = created["untried_because"].as_str() {
         context.output.note(why);
     }

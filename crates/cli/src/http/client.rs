@@ -141,6 +141,12 @@ impl Client {
         if let Some(key) = &request.idempotency_key {
             head = head.header("idempotency-key", key);
         }
+        if let Some(part) = &request.part {
+            let head = head.header(header::CONTENT_TYPE, "application/octet-stream");
+            let response = self.run(request, head.body(part.as_slice())?)?;
+            self.note_facts(response.headers());
+            return Ok(response);
+        }
         let response = match (&request.body, &request.form, &request.upload) {
             (_, _, Some(file)) => {
                 let head = head.header(header::CONTENT_TYPE, protocol::transfer::CONTENT_TYPE);
@@ -183,7 +189,7 @@ impl Client {
         self.agent.run(config.build())
     }
 
-    pub(super) fn key(&self) -> Option<&str> {
+    pub(crate) fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 

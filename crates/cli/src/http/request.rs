@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) body: Option<Value>,
     /// Instead of the JSON.
     pub(crate) form: Option<Form>,
+    /// Instead of the others: a part of a file.
+    pub(crate) part: Option<Vec<u8>>,
     /// Instead of both: a file that is sent as it is, or the standard input for `-`.
     pub(crate) upload: Option<PathBuf>,
     /// With a key the server performs a repeated request once.
@@ -41,6 +43,7 @@ impl Request {
             path,
             body: None,
             form: None,
+            part: None,
             upload: None,
             idempotency_key: None,
             patience: None,
@@ -61,6 +64,13 @@ impl Request {
     #[must_use]
     pub(crate) fn upload(mut self, file: &Path) -> Self {
         self.upload = Some(file.to_owned());
+        self
+    }
+
+    /// Sends these bytes as they are.
+    #[must_use]
+    pub(crate) fn part(mut self, bytes: Vec<u8>) -> Self {
+        self.part = Some(bytes);
         self
     }
 

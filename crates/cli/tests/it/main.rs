@@ -9,6 +9,7 @@ mod destroying;
 mod exec;
 mod executions;
 mod following;
+mod image_uploads;
 mod manifest;
 mod models;
 mod opening;

@@ -52,6 +52,7 @@ async fn follow(terminal: &mut Terminal<'_>, installation: &Installation) -> Res
     terminal.run(key)?.word_with("cial_")?;
     terminal.watch("cargo xtask local-logs router --follow")?;
     reset(terminal, installation).await?;
+    rotate(terminal)?;
 
     terminal.run("make down")?.contains("its data is kept")?;
     terminal.refuse("cargo xtask local-status")?.contains("cargo xtask local-up")?;
@@ -85,6 +86,20 @@ async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Resu
     ensure!(page.status == 200, "expected a page at {path}, got {}", page.summary());
     let (_, token) = link.rsplit_once(['=', '/']).context("the link has no token")?;
     leaks::search_logs(installation, &[token.to_owned()]).await.map(drop)
+}
+
+/// The second key replaces the first one, and nothing needs that.
+fn rotate(terminal: &mut Terminal<'_>) -> Result<()> {
+    let (start, status) = ("run --rm -T rotate-secrets start", "run --rm -T rotate-secrets status");
+    for _ in 0..2 {
+        let output = terminal.run(&format!("docker compose {start}"))?;
+        output.contains("are encrypted with the new key")?;
+    }
+    let output = terminal.run(&format!("docker compose {status}"))?;
+    output.contains("opens: ")?;
+    output.lacks("sealed with")?;
+    terminal.run("docker compose run --rm -T rotate-secrets finish")?.contains("removed ")?;
+    Ok(())
 }
 
 /// The earlier tenant is there again.

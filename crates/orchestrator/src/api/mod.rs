@@ -104,6 +104,8 @@ pub fn routes() -> Vec<Route> {
         route(Method::GET, "/metrics/tenants", Open, get(show_tenant_metrics)),
         route(Method::GET, "/v1/capacity", Control, get(show_capacity)),
         route(Method::POST, "/v1/images/prepare", Control, post(images::prepare)),
+        route(Method::PUT, "/v1/images/uploads/{digest}", Control, put(images::load)),
+        route(Method::GET, "/v1/images/pulls", Control, get(images::show_pull)),
         route(Method::GET, "/v1/images", Control, get(images::list)),
         route(Method::DELETE, "/v1/images/{id}", Control, delete(images::remove)),
         route(Method::GET, "/v1/tenants", Control, get(tenants::list)),

@@ -13,6 +13,7 @@ use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::exec::{ExecCommand, Output, TerminalSize};
 use protocol::gauges::GaugeReport;
+use protocol::images::RegistryImage;
 use protocol::inside::{AGENT_UID, CIAL_UID, DEFAULT_APP_PORT};
 use protocol::orchestrator::{Capacity, DiskUse, Drift, Exit, QuotaService, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
@@ -789,6 +790,26 @@ impl Driver for MemoryDriver {
                     return Err(DriverError::new(DriverErrorCode::Internal, "abandoned"));
                 }
             }
+            let is_new = self.state().pulled.insert(name.clone());
+            Ok(PullOutcome { image_id: Some(format!("sha256:{name}")), is_new })
+        })
+    }
+
+    fn load_image<'a>(
+        &'a self,
+        image: &'a RegistryImage,
+        mut tar: VolumeStream,
+        _abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome> {
+        Box::pin(async move {
+            self.check_reachable()?;
+            while let Some(piece) = tar.next().await {
+                if piece.is_err() {
+                    return Err(DriverError::new(DriverErrorCode::Internal, "cut off"));
+                }
+            }
+            let name = image.to_string();
+            self.state().calls.push(format!("load {name}"));
             let is_new = self.state().pulled.insert(name.clone());
             Ok(PullOutcome { image_id: Some(format!("sha256:{name}")), is_new })
         })

@@ -21,6 +21,7 @@ use futures_util::stream::{self, BoxStream};
 use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
+use protocol::images::RegistryImage;
 use protocol::orchestrator::{Capacity, DiskUse, Drift, Exit, Upstream};
 use protocol::process::{AppSpec, PreparedImage};
 use protocol::sessions::RevokeSessions;
@@ -39,7 +40,7 @@ pub use command::{CommandControl, CommandHandle, CommandOutput, RunningCommand};
 pub use disk_guard::{DiskExcess, DiskGuard, DiskQuota, DiskSpace};
 pub use drift::{AppliedLimits, describe_drift};
 pub use error::{DriverError, DriverErrorCode};
-pub use images::{ImagePull, PullOutcome};
+pub use images::{ImagePull, PullMeter, PullOutcome};
 
 pub type DriverFuture<'a, T> = BoxFuture<'a, Result<T, DriverError>>;
 
@@ -136,7 +137,15 @@ pub trait Driver: Send + Sync + 'static {
         pull: &'a ImagePull,
         abandoned: &'a CancellationToken,
     ) -> DriverFuture<'a, PullOutcome>;
-    /// The ids of the images that [`pull_image`](Self::pull_image) brought to the engine.
+    /// Loads an image from a tarball of `docker save` and gives it this name and no other. A load that fails, or that is abandoned,
+    /// leaves nothing with a name.
+    fn load_image<'a>(
+        &'a self,
+        image: &'a RegistryImage,
+        tar: VolumeStream,
+        abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome>;
+    /// The ids of the images that [`pull_image`](Self::pull_image) and [`load_image`](Self::load_image) brought to the engine.
     fn list_pulled(&self) -> DriverFuture<'_, Vec<String>>;
     /// Removes an image of [`list_pulled`](Self::list_pulled), unless a container needs it. Returns whether it is gone.
     fn remove_pulled<'a>(&'a self, image_id: &'a str) -> DriverFuture<'a, bool>;

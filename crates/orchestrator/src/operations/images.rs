@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PulledImage, RegistryImage};
+use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PullProgress, PulledImage, RegistryImage};
 use protocol::process::{PrepareImage, PreparedImage};
 use tokio_util::sync::CancellationToken;
 
+use super::volumes::bounded;
 use super::{Operations, joined};
-use crate::driver::{DriverError, DriverErrorCode, ImagePull, PullOutcome};
+use crate::driver::{
+    DriverError, DriverErrorCode, ImagePull, PullMeter, PullOutcome, VolumeStream,
+};
 
 /// Each takes the disk and the network for as long as it lasts.
 pub(crate) const MAX_PULLS: usize = 2;
@@ -122,18 +125,66 @@ impl Operations {
         })?;
         let Some(image) = image else { return Ok(PullOutcome { image_id: None, is_new: false }) };
         let (policy, login) = (request.pull, request.login.clone());
-        let mut pull = ImagePull { image, policy: PullPolicy::Never, login };
+        let meter = PullMeter::default();
+        let mut pull = ImagePull { image, policy: PullPolicy::Never, login, meter };
         // An image that is there does not wait for the pulls of others.
         let present = self.driver.pull_image(&pull, abandoned).await?;
         if !policy.wants_pull(&pull.image, present.image_id.is_some()) {
             return Ok(present);
         }
         pull.policy = policy;
+        let _shown = self.show_pull(&pull);
         let _permit = tokio::select! {
             permit = self.pulls.acquire() => permit,
             () = abandoned.cancelled() => return Err(nobody_waits(&pull.image)),
         };
         self.driver.pull_image(&pull, abandoned).await
+    }
+
+    /// Loads an image from a tarball, and holds it until its release can be written.
+    ///
+    /// # Errors
+    /// The driver's own; [`DriverErrorCode::ImageInvalid`] for a tarball that is not one of `docker save`.
+    pub async fn load_image(
+        self: &Arc<Self>,
+        image: RegistryImage,
+        tar: VolumeStream,
+    ) -> Result<(), DriverError> {
+        let abandoned = CancellationToken::new();
+        let _caller = abandoned.clone().drop_guard();
+        let operations = self.clone();
+        let load = async move {
+            let _permit = tokio::select! {
+                permit = operations.pulls.acquire() => permit,
+                () = abandoned.cancelled() => return Err(nobody_waits(&image)),
+            };
+            let PullOutcome { image_id, .. } =
+                operations.driver.load_image(&image, bounded(tar), &abandoned).await?;
+            if let Some(id) = image_id {
+                operations.image_uses().begin(&id);
+                operations.image_uses().end(&id, Some(operations.uptime()));
+            }
+            Ok(())
+        };
+        // Continues when the caller leaves, so that nothing stays.
+        joined(tokio::spawn(load).await)
+    }
+
+    /// Shows what a pull does until the returned guard is dropped.
+    fn show_pull(&self, pull: &ImagePull) -> ShownPull<'_> {
+        let name = pull.image.to_string();
+        self.pull_meters().insert(name.clone(), pull.meter.clone());
+        ShownPull { operations: self, name, meter: pull.meter.clone() }
+    }
+
+    /// What the pull of an image with this name has done; `None` where none is under way.
+    pub fn pull_progress(&self, name: &str) -> Option<PullProgress> {
+        let image = RegistryImage::parse(name).ok().flatten()?;
+        self.pull_meters().get(&image.to_string()).map(PullMeter::get)
+    }
+
+    fn pull_meters(&self) -> MutexGuard<'_, HashMap<String, PullMeter>> {
+        self.pull_meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of pulls that have begun and not ended.
@@ -176,6 +227,23 @@ impl Operations {
 
     fn image_uses(&self) -> MutexGuard<'_, ImageUses> {
         self.image_uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pull that is shown.
+struct ShownPull<'a> {
+    operations: &'a Operations,
+    name: String,
+    meter: PullMeter,
+}
+
+impl Drop for ShownPull<'_> {
+    fn drop(&mut self) {
+        let mut meters = self.operations.pull_meters();
+        // Another pull of the same name may have taken its place.
+        if meters.get(&self.name).is_some_and(|meter| meter.is(&self.meter)) {
+            meters.remove(&self.name);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod smoke_start;
 mod turn;
 mod volumes;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,8 +34,8 @@ use self::smoke_start::SmokeStarts;
 use self::turn::TurnTable;
 use crate::core_back::{BusyError, CORE_BACK_TIMEOUT};
 use crate::driver::{
-    ContainerStatus, Driver, DriverError, DriverErrorCode, LogOptions, LogStream, ResourceUsage,
-    RunState, RunningCommand,
+    ContainerStatus, Driver, DriverError, DriverErrorCode, LogOptions, LogStream, PullMeter,
+    ResourceUsage, RunState, RunningCommand,
 };
 use crate::metrics::Metrics;
 use crate::revocation;
@@ -62,6 +62,8 @@ pub struct Operations {
     smoke_starts: SmokeStarts,
     pulls: CallLimit,
     image_uses: Mutex<ImageUses>,
+    /// The pulls under way, by the names of their images.
+    pull_meters: Mutex<HashMap<String, PullMeter>>,
     /// Exports and imports of volumes.
     transfers: CallLimit,
     /// The tenants in one.
@@ -124,6 +126,7 @@ impl Operations {
             smoke_starts: SmokeStarts::default(),
             pulls: CallLimit::new(images::MAX_PULLS),
             image_uses: Mutex::default(),
+            pull_meters: Mutex::default(),
             transfers: CallLimit::new(volumes::MAX_TRANSFERS),
             in_transfer: Mutex::default(),
             gauge_collection: tokio::sync::Mutex::default(),

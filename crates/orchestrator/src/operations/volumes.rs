@@ -241,7 +241,7 @@ async fn until_stalled(sink: &VolumeSink) -> DriverError {
 }
 
 /// Ends a tar whose writer sends nothing for too long.
-fn bounded(tar: VolumeStream) -> VolumeStream {
+pub(super) fn bounded(tar: VolumeStream) -> VolumeStream {
     let pieces = stream::unfold(Some(tar), async |tar| {
         let mut tar = tar?;
         match timeout(STALL_TIMEOUT, tar.next()).await {

@@ -9,6 +9,7 @@ mod disk_limits;
 mod engine;
 mod exec;
 mod firewall;
+mod loading;
 mod networks;
 mod operations;
 mod power_cut;

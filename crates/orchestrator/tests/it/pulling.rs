@@ -6,7 +6,9 @@ use std::sync::Arc;
 use orchestrator::controller::Controller;
 use orchestrator::driver::docker::DockerDriver;
 use orchestrator::driver::memory::MemoryDriver;
-use orchestrator::driver::{Driver as _, DriverError, DriverErrorCode, ImagePull, PullOutcome};
+use orchestrator::driver::{
+    Driver as _, DriverError, DriverErrorCode, ImagePull, PullMeter, PullOutcome,
+};
 use orchestrator::tenants::state_dir::StateDir;
 use protocol::images::{PullPolicy, RegistryHost, RegistryImage, RegistryLogin, SealedLogin};
 use protocol::process::{AppSpec, PrepareImage};
@@ -35,7 +37,7 @@ fn login(host: &str, password: &str) -> SealedLogin {
 fn pull_of(name: &str, policy: PullPolicy) -> ImagePull {
     let image = RegistryImage::parse(name).unwrap().unwrap();
     let login = Some(login(image.host().as_str(), PASSWORD));
-    ImagePull { image, policy, login }
+    ImagePull { image, policy, login, meter: PullMeter::default() }
 }
 
 async fn pull(
@@ -95,7 +97,11 @@ async fn an_image_is_pulled_with_the_stored_account_and_removed_without_a_trace(
         let driver = install.driver();
         let absent = pull(&driver, &name, PullPolicy::Never).await.unwrap();
         assert_eq!(absent, PullOutcome { image_id: None, is_new: false });
-        let pulled = pull(&driver, &name, PullPolicy::Missing).await.unwrap();
+        let request = pull_of(&name, PullPolicy::Missing);
+        let pulled = driver.pull_image(&request, &CancellationToken::new()).await.unwrap();
+        let progress = request.meter.get();
+        assert!(progress.layers > 0 && progress.layers_done == progress.layers, "{progress:?}");
+        assert_eq!(progress.bytes, progress.bytes_total, "{progress:?}");
         let id = pulled.image_id.clone().unwrap();
         assert!(pulled.is_new);
         assert_eq!(driver.list_pulled().await.unwrap(), [id.as_str()]);

@@ -491,6 +491,9 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type" [415] "Unsupported media type"
         "the body is of another type"
         "send JSON",
+    UploadConflict = "upload_conflict" [409] "Conflict"
+        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
+        "ask for the upload, and go on at its offset",
     UpgradeRequired = "upgrade_required" [426] "Upgrade required"
         "the path is a WebSocket"
         "connect as one",

@@ -62,6 +62,13 @@ pub const SSO_SECRET: Setting = Setting::secret(
     "the secret from which each tenant's sign-on key is derived",
 );
 
+/// The keys that encrypt secrets at rest.
+pub const SEALING_KEYS: Setting = Setting::optional(
+    "CIAL_SEALING_KEYS_FILE",
+    "the keys that encrypt secrets at rest, one a line, the one that encrypts first; `app-api rotate-secrets` makes it, and it is read \
+     at each use. Without it, keys derive from `CIAL_SSO_SECRET_FILE`; [secrets at rest](../secrets-at-rest.md)",
+);
+
 /// The secret from which each tenant's route token and proof are derived.
 pub const ROUTE_SECRET: Setting = Setting::secret(
     "CIAL_ROUTE_SECRET_FILE",

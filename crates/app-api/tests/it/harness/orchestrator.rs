@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::HeaderValue;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
-use protocol::images::{PulledImage, PulledImageList};
+use protocol::images::{PullProgress, PullStatus, PulledImage, PulledImageList};
 use protocol::orchestrator::{
     ApplyRequest, DiskUse, DiskUseList, Exit, LastStart, ObservedTenant, Phase, Upstream,
 };
@@ -98,6 +98,8 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) prepared_tenants: Mutex<Vec<Spec>>,
     /// The code and the reason with which images are refused.
     pub(crate) refuse_images: Mutex<Option<(Code, String)>>,
+    /// The digest and the tarball of each image that was loaded.
+    pub(crate) loaded_images: Mutex<Vec<(String, Vec<u8>)>>,
     /// The images that were pulled.
     pub(crate) pulled_images: Mutex<Vec<PulledImage>>,
     /// The image that the engine fails to remove.
@@ -147,6 +149,7 @@ impl FakeOrchestrator {
             endless_logs: AtomicBool::new(false),
             prepared_tenants: Mutex::default(),
             refuse_images: Mutex::default(),
+            loaded_images: Mutex::default(),
             pulled_images: Mutex::default(),
             irremovable_image: Mutex::default(),
             prepared: Mutex::default(),
@@ -369,6 +372,29 @@ impl Orchestrator for FakeOrchestrator {
         let is_reachable = *self.reachable.borrow();
         let refused = CallError::Unreachable("connection refused".into());
         Box::pin(async move { if is_reachable { Ok(()) } else { Err(refused) } })
+    }
+
+    fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>> {
+        Box::pin(async move {
+            let progress =
+                PullProgress { layers: 3, layers_done: 1, bytes: 5 << 20, bytes_total: 9 << 20 };
+            Ok(PullStatus { progress: image.starts_with("r.example/").then_some(progress) })
+        })
+    }
+
+    fn load_image<'a>(
+        &'a self,
+        digest: &'a str,
+        tar: Body,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let tar = axum::body::to_bytes(tar, usize::MAX).await.unwrap();
+            if let Some((code, detail)) = self.refuse_images.lock().unwrap().clone() {
+                return Err(CallError::Refused(Box::new(Problem::new(code, &detail))));
+            }
+            self.loaded_images.lock().unwrap().push((digest.to_owned(), tar.to_vec()));
+            Ok(())
+        })
     }
 
     fn prepare_image<'a>(

@@ -5,6 +5,7 @@ mod container;
 mod disk;
 mod engine;
 mod events;
+mod load;
 mod logs;
 mod network;
 mod pull;
@@ -27,6 +28,7 @@ use protocol::TenantId;
 use protocol::busy::BusyList;
 use protocol::exec::ExecCommand;
 use protocol::gauges::GaugeReport;
+use protocol::images::RegistryImage;
 use protocol::inside::supervisor_commands;
 use protocol::orchestrator::{Capacity, DiskUse};
 use protocol::process::{AppSpec, PreparedImage};
@@ -323,6 +325,15 @@ impl Driver for DockerDriver {
         abandoned: &'a CancellationToken,
     ) -> DriverFuture<'a, PullOutcome> {
         Box::pin(self.pull(pull, abandoned))
+    }
+
+    fn load_image<'a>(
+        &'a self,
+        image: &'a RegistryImage,
+        tar: VolumeStream,
+        abandoned: &'a CancellationToken,
+    ) -> DriverFuture<'a, PullOutcome> {
+        Box::pin(self.load(image, tar, abandoned))
     }
 
     fn list_pulled(&self) -> DriverFuture<'_, Vec<String>> {

@@ -136,6 +136,7 @@ impl Install {
             sso: Secret::new(SSO_MASTER),
             sso_public: None,
             route: Secret::new("route-master-of-a-test-0123456789abcdef"),
+            sealing: SealingKeys::new(Secret::new(SSO_MASTER), None),
         };
         TenantDirs::new(self.dir_roots(), master_keys)
     }

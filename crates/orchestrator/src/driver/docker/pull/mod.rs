@@ -68,7 +68,7 @@ impl DockerDriver {
         let before = list(&client).await?;
         let known: HashSet<_> = before.iter().map(|image| image.id.as_str()).collect();
         tracing::info!(image = %name, "pull started");
-        let received = self.receive(&client, &pull.image, login, abandoned).await;
+        let received = self.receive(&client, pull, login, abandoned).await;
         let image_id = image_id(&client, &name).await;
         if let Err(error) = received {
             tracing::info!(image = %name, %error, "pull failed");
@@ -98,7 +98,7 @@ impl DockerDriver {
     async fn receive(
         &self,
         client: &Client,
-        image: &RegistryImage,
+        ImagePull { image, meter, .. }: &ImagePull,
         login: Option<RegistryLogin>,
         abandoned: &CancellationToken,
     ) -> Result<(), DriverError> {
@@ -123,7 +123,12 @@ impl DockerDriver {
                         None => return Ok(()),
                         Some(Ok(piece)) => {
                             let text = |text: Option<String>| text.unwrap_or_default();
-                            let noted = progress.note(&text(piece.id), &text(piece.status));
+                            let (id, status) = (text(piece.id), text(piece.status));
+                            let bytes = piece.progress_detail.unwrap_or_default();
+                            let count = |bytes: Option<i64>| u64::try_from(bytes.unwrap_or(0)).unwrap_or(0);
+                            progress.note_bytes(&id, &status, count(bytes.current), count(bytes.total));
+                            meter.set(progress.summary());
+                            let noted = progress.note(&id, &status);
                             noted.map_err(|fault| refusal::interrupted(image, &fault))?;
                         }
                         Some(Err(error)) => {
@@ -151,20 +156,20 @@ impl DockerDriver {
         })
     }
 
-    fn is_below_reserve(&self) -> bool {
+    pub(super) fn is_below_reserve(&self) -> bool {
         self.below_reserve()()
     }
 
-    fn disk_reached(&self, image: &RegistryImage) -> DriverError {
+    pub(super) fn disk_reached(&self, image: &RegistryImage) -> DriverError {
         let reserve = describe_bytes(self.disk_reserve_bytes);
         let detail = format!(
-            "The engine's disk has less left than the reserve of {reserve} (CIAL_DISK_RESERVE_BYTES), so {image} is not pulled. Make room there."
+            "The engine's disk has less left than the reserve of {reserve} (CIAL_DISK_RESERVE_BYTES), so {image} is not taken. Make room there."
         );
         DriverError::new(DriverErrorCode::DiskFull, detail)
     }
 
     /// Names the image as one that this installation pulled. An image without that name would stay for ever.
-    async fn mark(
+    pub(super) async fn mark(
         &self,
         client: &Client,
         image_id: &str,
@@ -261,7 +266,7 @@ impl DockerDriver {
     }
 
     /// Removes an image that nobody uses yet. Best effort.
-    async fn discard(&self, client: &Client, image_id: &str, repository: &Repository) {
+    pub(super) async fn discard(&self, client: &Client, image_id: &str, repository: &Repository) {
         let images = list(client).await.unwrap_or_default();
         let image = images.into_iter().find(|image| image.id == image_id);
         let Some(image) = image else { return };
@@ -291,12 +296,12 @@ async fn remove_name(client: &Client, name: &str) -> Result<bool, DriverError> {
     }
 }
 
-async fn image_id(client: &Client, name: &str) -> Result<Option<String>, DriverError> {
+pub(super) async fn image_id(client: &Client, name: &str) -> Result<Option<String>, DriverError> {
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
     Ok(found.and_then(|image| image.id))
 }
 
-async fn list(client: &Client) -> Result<Vec<ImageSummary>, DriverError> {
+pub(super) async fn list(client: &Client) -> Result<Vec<ImageSummary>, DriverError> {
     let options = ListImagesOptionsBuilder::default().digests(true).build();
     with_timeout(INSPECT_TIMEOUT, client.list_images(Some(options))).await
 }
