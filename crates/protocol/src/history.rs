@@ -106,7 +106,7 @@ pub struct Activity {
     /// Grows with every entry of the tenant.
     pub id: i64,
     pub workspace_id: Uuid,
-    /// A word such as `a2a_receive`.
+    /// A name such as `a2a_receive`.
     #[serde(rename = "type")]
     pub kind: String,
     pub source_id: Option<Uuid>,

@@ -170,7 +170,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A word that is not a state.
+/// A text that names no state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownState;
 

@@ -148,9 +148,16 @@ const REPLACED: &[(&str, &str)] = &[
     ("Whose", "Origin"),
     ("Wish", "Options"),
     ("Word", "Message, or the value that it is"),
+    ("ClientSeat", "ClientPermit: tokio's word for it"),
+    ("Stranger", "Anonymous"),
     ("bury", "mark_deleted"),
     ("dig", "Tombstones::insert"),
     ("dress", "security_headers"),
+    ("erase", "delete, remove or drop: the glossary distinguishes them"),
+    ("from_word", "parse"),
+    ("seat", "permit, or the connection that it is"),
+    ("stranger", "anonymous, other or unknown: what it is"),
+    ("vouch", "confirm_address"),
 ];
 
 /// Files that name a library's variant `Failure`.

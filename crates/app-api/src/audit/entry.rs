@@ -13,7 +13,7 @@ use crate::db::user::User;
 
 macro_rules! actions {
     ($($name:ident = $text:literal,)+) => {
-        /// The kind of a change. The word is stable: people filter by it.
+        /// The kind of a change. The name is stable: people filter by it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Action {
             $($name,)+

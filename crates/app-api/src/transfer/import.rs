@@ -260,7 +260,7 @@ async fn finish(app: &App, admitted: &StillAdmitted, tenant: &Tenant) -> Result<
 
 fn unavailable(error: CallError) -> ApiError {
     if let CallError::Refused(problem) = &error
-        && let Some(code @ (Code::DiskFull | Code::TenantDeleted)) = Code::from_word(&problem.code)
+        && let Some(code @ (Code::DiskFull | Code::TenantDeleted)) = Code::parse(&problem.code)
     {
         return ApiError::new(code, &problem.detail);
     }

@@ -14,9 +14,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 /// The most retries that a task may have, and its first attempt.
 const MAX_ATTEMPTS: i32 = 11;
-/// An attempt that could not begin, for example because the engine is away, is tried again after this time. It does not count.
+/// The delay after an attempt that could not begin, for example because the engine is unreachable. Such an attempt does not count.
 pub const NOT_STARTED_DELAY: Duration = Duration::from_secs(5);
-/// An execution whose task could not begin for so long has failed.
+/// An execution fails when its task could not begin for this long.
 pub const NOT_STARTED_LIMIT: Duration = Duration::from_secs(600);
 
 /// Why an execution failed whose rows say nothing any more: the tenant can write them.

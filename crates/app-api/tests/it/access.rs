@@ -51,7 +51,7 @@ fn promised(route: &Route, kind: Kind) -> Outcome {
     let at_least = |role: Role, needed| if role >= needed { Admitted } else { InsufficientRole };
     match (route.access, kind) {
         (Access::Public, _) => Admitted,
-        (_, Kind::Stranger) | (Access::Service, _) => Unauthenticated,
+        (_, Kind::Anonymous) | (Access::Service, _) => Unauthenticated,
         // Pages take sessions only.
         (_, Kind::Key(..) | Kind::AdminKey | Kind::DeadKey) if is_page => Unauthenticated,
         (_, Kind::DeadKey) => InvalidKey,

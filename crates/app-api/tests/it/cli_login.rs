@@ -63,8 +63,8 @@ async fn a_confirmed_sign_in_yields_one_key_to_who_began_it() {
     let begun = begin(&server, Some(REDIRECT)).await;
     let path = begun["url"].as_str().unwrap().split_once("/admin").unwrap().1;
     let path = format!("/admin{path}");
-    let stranger = server.visitor.visit(&path).await;
-    assert!(stranger.header("location").starts_with("/admin/login?next=/admin/cli-login?id"));
+    let anonymous = server.visitor.visit(&path).await;
+    assert!(anonymous.header("location").starts_with("/admin/login?next=/admin/cli-login?id"));
     let page = owner.visit(&path).await;
     for shown in
         ["laptop", begun["user_code"].as_str().unwrap(), "127.0.0.1", "All tenants, as owner"]

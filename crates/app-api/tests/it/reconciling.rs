@@ -138,7 +138,7 @@ async fn a_missing_image_is_an_error_until_the_owner_starts_the_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unavailable_engine_is_reported_and_retried() {
+async fn an_unreachable_engine_is_reported_and_retried() {
     let (server, _owner, _) = with_acme(&[
         (Call::Run, Reply::Refused(503, "engine_unavailable")),
         (Call::Run, Reply::Refused(503, "engine_unavailable")),

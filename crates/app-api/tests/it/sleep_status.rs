@@ -82,7 +82,7 @@ async fn owners_see_the_disk_use_its_limit_and_what_enforces_it() {
     assert!(page.contains("10 GiB, not measured yet"), "{page}");
     assert_eq!(owner.get(ACME).await.json()["disk"], Value::Null);
     let described = Schemas::served(&server.visitor).await;
-    for (enforced_by, word, line, hint) in [
+    for (enforced_by, name, line, hint) in [
         (DiskEnforcement::Measurement, "measurement", "measured", "it is stopped"),
         (DiskEnforcement::Filesystem, "filesystem", "enforced by the file system", "cannot write"),
     ] {
@@ -93,7 +93,7 @@ async fn owners_see_the_disk_use_its_limit_and_what_enforces_it() {
         assert!(page.contains(&format!("1.5 GiB used of 10 GiB, {line}<")), "{page}");
         assert!(page.contains(hint), "{page}");
         let shown = owner.get(ACME).await.json();
-        assert_eq!(shown["disk"], json!({ "used_bytes": 3_u64 << 29, "enforced_by": word }));
+        assert_eq!(shown["disk"], json!({ "used_bytes": 3_u64 << 29, "enforced_by": name }));
         let listed = owner.get("/api/admin/tenants").await.json();
         assert_eq!(listed["tenants"], json!([shown]));
         assert_eq!(described.violations("Tenant", &shown), [""; 0]);

@@ -135,7 +135,7 @@ async fn the_longest_return_path_survives_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_token_carries_the_role_on_the_tenant_and_strangers_get_none() {
+async fn the_token_carries_the_role_on_the_tenant_and_others_get_none() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
     owner.post("/api/admin/tenants", acme()).await;
     server.until_state("acme", State::Running).await;
@@ -154,11 +154,11 @@ async fn the_token_carries_the_role_on_the_tenant_and_strangers_get_none() {
         let claims = part(&token(&person).await, 1);
         assert_eq!(claims["role"], role, "{name}");
     }
-    let stranger = server.sign_in_as("stranger", "none", &[]).await;
-    let refused = stranger.visit(&sign_in()).await;
+    let outsider = server.sign_in_as("outsider", "none", &[]).await;
+    let refused = outsider.visit(&sign_in()).await;
     assert_eq!(refused.status, 403);
-    for word in ["acme", "Acme", EMAIL] {
-        assert!(!refused.text().contains(word), "{word}: {}", refused.text());
+    for text in ["acme", "Acme", EMAIL] {
+        assert!(!refused.text().contains(text), "{text}: {}", refused.text());
     }
 }
 

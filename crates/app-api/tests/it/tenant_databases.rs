@@ -238,7 +238,7 @@ async fn a_removal_is_resumed() {
     for kill_after in ["desired", "database"] {
         let (mut server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
         server.until_state("acme", State::Running).await;
-        // While the engine is away the removal cannot end.
+        // While the engine is unreachable the removal cannot end.
         if kill_after == "desired" {
             server.orchestrator.set_reachable(false);
         }

@@ -459,8 +459,8 @@ async fn whoever_knows_the_address_of_a_webhook_runs_its_workflow() {
     let path = path_of(&created["url"]);
     assert!(created["url"].as_str().unwrap().starts_with("http://localhost:3100/v1/triggers/"));
     assert!(!acme.trigger("orders").await.as_object().unwrap().contains_key("url"));
-    let stranger = acme.server.visitor.new_client();
-    let called = send(&stranger, &path, r#"{"order": 7}"#).await;
+    let anonymous = acme.server.visitor.new_client();
+    let called = send(&anonymous, &path, r#"{"order": 7}"#).await;
     assert_eq!(called.status, 202, "{}", called.text());
     let id = called.json()["execution_id"].clone();
     assert_eq!(called.json(), json!({ "execution_id": id, "status": "scheduled" }));
@@ -477,11 +477,11 @@ async fn whoever_knows_the_address_of_a_webhook_runs_its_workflow() {
     let entry = "audit_log WHERE action = 'trigger.fire' AND actor = 'trigger orders' AND address = '127.0.0.1'";
     assert_eq!(acme.server.database.count(entry).await, 1);
     let large = "x".repeat((64 << 10) + 1);
-    assert_eq!(send(&stranger, &path, &large).await.problem(), "413 body_too_large");
+    assert_eq!(send(&anonymous, &path, &large).await.problem(), "413 body_too_large");
     let by_page =
-        stranger.send(Method::POST, &path, &[("origin", "https://evil.example")], "").await;
+        anonymous.send(Method::POST, &path, &[("origin", "https://evil.example")], "").await;
     assert_eq!(by_page.problem(), "403 cross_site");
-    assert_eq!(stranger.get(&path).await.problem(), "405 method_not_allowed");
+    assert_eq!(anonymous.get(&path).await.problem(), "405 method_not_allowed");
     assert_eq!(acme.executions("").await, 1);
 }
 
@@ -504,10 +504,10 @@ async fn a_wrong_address_tells_nothing_about_triggers() {
         "/v1/triggers/%ff/%00".to_owned(),
         gone,
     ];
-    let stranger = acme.server.visitor.new_client();
+    let anonymous = acme.server.visitor.new_client();
     let mut responses = Vec::new();
     for path in &wrong {
-        let refused = send(&stranger, path, "{}").await;
+        let refused = send(&anonymous, path, "{}").await;
         assert_eq!(refused.problem(), "404 not_found", "{path}");
         responses.push(refused.text());
     }
@@ -516,18 +516,18 @@ async fn a_wrong_address_tells_nothing_about_triggers() {
     // Guesses are bounded, and do not hold up who knows the address.
     let mut statuses = Vec::new();
     for _ in wrong.len()..60 {
-        statuses.push(send(&stranger, &wrong[0], "{}").await.status);
+        statuses.push(send(&anonymous, &wrong[0], "{}").await.status);
     }
     let refused =
         statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert_eq!(refused, 10, "{statuses:?}");
-    assert_eq!(send(&stranger, &address, "{}").await.status, 202);
+    assert_eq!(send(&anonymous, &address, "{}").await.status, 202);
     let paused = acme.post(&format!("{TRIGGERS}/orders/pause"), &acme.key, json!({})).await;
     assert_eq!(paused.status, 200);
     for _ in 1..300 {
-        assert_eq!(send(&stranger, &address, "{}").await.problem(), "409 trigger_paused");
+        assert_eq!(send(&anonymous, &address, "{}").await.problem(), "409 trigger_paused");
     }
-    let limited = send(&stranger, &address, "{}").await;
+    let limited = send(&anonymous, &address, "{}").await;
     assert_eq!(limited.problem(), "429 rate_limited");
     assert!(limited.header("retry-after").parse::<u64>().unwrap() <= 300);
     assert_eq!(acme.executions("").await, 1);

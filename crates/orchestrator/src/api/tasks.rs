@@ -27,7 +27,7 @@ use crate::sleep::{AwakeHold, SleepController};
 /// How long the way of a package into the tenant may take. A tenant that reads too slowly would keep its place forever: the
 /// end of the caller is seen only while the body is read.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(120);
-/// The program's own words that one line of the log shows.
+/// The length of the program's own message in one line of the log.
 const MAX_LOGGED_CHARS: usize = 300;
 
 /// Wakes a tenant that rests, and keeps it awake while the task runs. Responds once the whole input is in the tenant.

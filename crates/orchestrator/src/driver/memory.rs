@@ -385,20 +385,20 @@ impl MemoryDriver {
     fn set_run_state(
         &self,
         id: TenantId,
-        word: &str,
+        call: &str,
         from: &RunState,
         to: RunState,
     ) -> Result<ContainerStatus, DriverError> {
         let mut state = self.state();
         if let Some(tenant) = state.tenants.get_mut(&id).filter(|t| t.run == *from) {
             tenant.run = to;
-            state.calls.push(format!("{word} {id}"));
+            state.calls.push(format!("{call} {id}"));
         }
         drop(state);
         self.status_or_error(id)
     }
 
-    /// A command that writes its input out again; with the word `fails` it writes nothing and exits with 3.
+    /// A command that writes its input out again; with the argument `fails` it writes nothing and exits with 3.
     fn run_command(
         &self,
         id: TenantId,
@@ -412,9 +412,9 @@ impl MemoryDriver {
         Ok(self.simulate_command(id, command))
     }
 
-    /// Writes what it reads, until it reads the word `killed` or `ends`.
+    /// Writes what it reads, until it reads `killed` or `ends`.
     fn simulate_command(&self, id: TenantId, command: &ExecCommand) -> RunningCommand {
-        let fails = command.argv.iter().any(|word| word == "fails");
+        let fails = command.argv.iter().any(|arg| arg == "fails");
         let code = Arc::new(AtomicI64::new(if fails { 3 } else { 0 }));
         let (input, echo) = tokio::io::duplex(1 << 10);
         let pieces = stream::try_unfold((echo, code.clone()), async |(mut echo, code)| {

@@ -108,7 +108,7 @@ impl Operations {
         }
     }
 
-    /// A limit that was changed while the service `quota` was down takes effect here.
+    /// A limit that was changed during an outage of the service `quota` takes effect here.
     async fn refresh_quotas(&self) {
         self.driver.refresh_quotas().await;
         let differs = |id, entry: &TenantEntry| {

@@ -213,7 +213,7 @@ impl Operations {
                 let detail = error.detail.clone();
                 operations.store.update(id, |record| record.set_error(Some(detail)));
             })?;
-            operations.store.erase(id).map_err(|error| state_dir_error(&error))?;
+            operations.store.delete_record(id).map_err(|error| state_dir_error(&error))?;
             drop(turn);
             operations.turns.remove_unused(id, || operations.store.forget(id));
             Ok(())

@@ -84,7 +84,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
     Ok(runtime.block_on(async {
         let stop = service::shutdown_token()?;
         let volumes = Arc::new(Mutex::new(settings.volumes));
-        // Tenants may have been deleted while the service was down.
+        // Tenants may have been deleted during an outage of the service.
         match call_volumes(volumes.clone(), |volumes| volumes.prepare()).await {
             Ok(()) => tracing::info!("disk limits are enforced by the filesystem"),
             Err(error) => tracing::warn!(%error, "disk limits are not enforced by the filesystem"),

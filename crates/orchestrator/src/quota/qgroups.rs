@@ -62,8 +62,8 @@ impl Groups {
     /// parents, and in newer releases a path.
     pub(super) fn parse(text: &str) -> Self {
         let group = |line: &str| {
-            let words: Vec<_> = line.split_whitespace().collect();
-            let [id, used, _, limit, _, parents, ..] = words[..] else { return None };
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let [id, used, _, limit, _, parents, ..] = columns[..] else { return None };
             let parents = parents.split(',').filter_map(|parent| parent.parse().ok()).collect();
             let (used_bytes, limit_bytes) = (used.parse().ok()?, limit.parse().ok());
             Some((id.parse().ok()?, Group { used_bytes, limit_bytes, parents }))

@@ -434,7 +434,7 @@ impl TenantStore {
     }
 
     /// Removes the state file and resets the record of a deleted tenant.
-    pub(crate) fn erase(&self, id: TenantId) -> io::Result<()> {
+    pub(crate) fn delete_record(&self, id: TenantId) -> io::Result<()> {
         self.state_dir.remove(id)?;
         self.update(id, |record| *record = TenantRecord::default());
         Ok(())

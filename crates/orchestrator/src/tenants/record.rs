@@ -473,14 +473,14 @@ mod tests {
             reason(&crashed, None),
             reason(&killed, None),
             reason(&failed, None),
-            reason(&failed, Some("The engine is away.")),
+            reason(&failed, Some("The engine is unreachable.")),
         ];
         insta::assert_snapshot!(reasons.join("\n"), @r"
         Its services have not all responded yet.
         Its container ended with code 3; see its logs. It was started again.
         Its container was killed (137).
         No such image: x.
-        The engine is away.
+        The engine is unreachable.
         ");
         assert_eq!(record(RunState::Running, true).observed(None).unwrap().reason, None);
     }

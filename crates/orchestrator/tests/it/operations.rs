@@ -233,8 +233,9 @@ async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
     running.run(&spec).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.disconnect("The container engine is not reachable.");
-    let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
-    assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
+    let unreachable =
+        running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+    assert_eq!((unreachable.phase, &unreachable.upstream), (Phase::Ready, &ready.upstream));
     assert_eq!(
         running.controller.store.engine_status().unwrap_err(),
         "The container engine is not reachable."
@@ -273,7 +274,7 @@ async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
 #[tokio::test(start_paused = true)]
 async fn no_tenant_counts_as_gone_before_the_first_listing() {
     let simulation = Simulation::new();
-    simulation.engine.disconnect("away");
+    simulation.engine.disconnect("unreachable");
     let running = simulation.controller();
     running.controller.operations.resync().await;
     assert_eq!(

@@ -381,7 +381,7 @@ async fn a_request_waits_for_listing_and_wake_no_longer_than_its_limit() {
     let before = simulation.controller(SHORT_DELAYS);
     let spec = sleeping_tenant(&before).await;
     drop(before);
-    simulation.engine.disconnect("away");
+    simulation.engine.disconnect("unreachable");
     let running = simulation.controller_later(Duration::from_secs(3_600), SHORT_DELAYS);
     simulation
         .engine

@@ -158,8 +158,8 @@ async fn a_reply_that_broke_off_is_kept_as_far_as_it_arrived() {
     }
     let gateway = Gateway::new();
     let chat = gateway.chat().await;
-    let away = chat.send(&json!({ "message": "Hello" })).await;
-    assert_eq!(code(&away), "model_failed", "no socket");
+    let unreachable = chat.send(&json!({ "message": "Hello" })).await;
+    assert_eq!(code(&unreachable), "model_failed", "no socket");
 }
 
 #[tokio::test]

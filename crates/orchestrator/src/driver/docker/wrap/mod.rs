@@ -147,8 +147,8 @@ impl DockerDriver {
         let ((source_id, source), (overlay_id, overlay)) =
             tokio::try_join!(inspect(client, source), inspect(client, &self.template.image))?;
         let platform = |image: &ImageInspect| {
-            let word = |word: &Option<String>| word.clone().unwrap_or_default();
-            format!("{}/{}", word(&image.os), word(&image.architecture))
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            format!("{}/{}", text(&image.os), text(&image.architecture))
         };
         let (found, needed) = (platform(&source), platform(&overlay));
         if found != needed {

@@ -72,7 +72,7 @@ async fn a_query_over_its_deadline_is_refused_with_a_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_down_at_the_start_is_awaited() {
+async fn a_database_that_is_unreachable_at_the_start_is_awaited() {
     let (link, mut server) = server_behind_link().await;
     for path in ["/readyz", "/ready"] {
         let ready = server.visitor.get(path).await;
