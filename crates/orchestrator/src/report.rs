@@ -1,4 +1,4 @@
-//! The `report` subcommand: what is wrong with what the running orchestrator holds, read from its own API for tools on
+//! The `report` subcommand: problems of the running orchestrator and its tenants, read from its own API for tools on
 //! the same machine, like `cargo xtask doctor`. Tenants are named by their ids.
 
 use std::net::SocketAddr;

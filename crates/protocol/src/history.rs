@@ -193,7 +193,7 @@ pub struct Message {
     pub created_at: String,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

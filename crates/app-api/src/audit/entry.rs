@@ -196,7 +196,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Who makes a change.
+/// The person, key or command that makes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub(crate) kind: &'static str,

@@ -62,7 +62,7 @@ const MAX_TENANT_REPLY_BYTES: usize = 32 << 20;
 /// The time that the server has to report a statement timeout.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
 
-/// What pg_dump sets at the beginning of a script.
+/// The settings that pg_dump writes at the beginning of a script.
 const RESTORE_OPTIONS: &str = "-c search_path= -c check_function_bodies=off -c row_security=off -c xmloption=content \
      -c standard_conforming_strings=on -c client_min_messages=warning";
 

@@ -120,7 +120,7 @@ async fn the_log_refuses_every_change_and_its_privileges_are_revoked() {
     assert_eq!(server.database.count(kept).await, 1);
 }
 
-/// Whoever adds an action adds a test that names it.
+/// A new action needs a test that names it.
 #[test]
 fn no_action_lacks_a_test() {
     const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
@@ -339,7 +339,7 @@ async fn the_chain_is_checked_on_request() {
     assert_eq!(broken["fault"], "entry 2 was changed, or an entry before it");
 }
 
-/// Who may enter, by which key, and who is told of it: each change names who made it and what was there before.
+/// Changes of people, keys and webhooks name their actor and the values before.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_people_keys_and_webhooks_are_in_the_log() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;

@@ -233,7 +233,7 @@ async fn a_tenant_that_has_just_been_frozen_is_left_to_its_visitor() {
     drill.next_minute().await;
     drill.until_state("asleep", "complete").await;
     assert_eq!(drill.backups("acme").await[0]["state"], "waiting");
-    // Whoever asks for it takes that into account.
+    // A requested backup is made regardless.
     let requested = drill.owner.post("/v1/tenants/acme/backups", json!({})).await;
     assert_eq!(requested.status, 202, "{}", requested.text());
     assert_eq!(requested.header("location"), "/v1/tenants/acme/backups");

@@ -368,7 +368,7 @@ async fn a_tenant_is_who_its_token_says_and_sends_within_bounds() {
     }
     let bare = read(models.send(&[], messages("Hello")).await).await;
     assert_eq!(bare.problem(), "401 invalid_token");
-    // What a request says beside its token means nothing.
+    // Other claims of a request than its token are ignored.
     let bearer = format!("Bearer {own}");
     let forged = id(&other);
     let headers = [

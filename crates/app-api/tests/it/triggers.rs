@@ -198,7 +198,7 @@ async fn no_time_is_lost_or_doubled_however_many_processes_there_are() {
         acme.server = acme.server.restart().await;
         acme.server.advance_clock(passed);
     }
-    // What the processes that died had claimed is free again after a minute.
+    // The claims of the dead processes expire after a minute.
     passed += Duration::from_secs(60);
     acme.server.advance_clock(Duration::from_secs(60));
     steady.advance_clock(Duration::from_secs(60));
@@ -660,7 +660,7 @@ async fn hundreds_of_triggers_of_one_second_fire_in_bounded_waves() {
     assert_eq!(acme.server.database.count("triggers WHERE last_failure IS NOT NULL").await, 0);
 }
 
-/// What 10,000 triggers that are not due cost: one search of an index, which finds nothing.
+/// 10,000 triggers that are not due cost one search of an index, which finds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_ten_thousand_triggers_reads_an_index_alone() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;

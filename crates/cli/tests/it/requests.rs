@@ -1,4 +1,4 @@
-//! What commands send: each body is one that the API's own type reads, and says what the flags say.
+//! The requests of commands: the API's own type parses each body, which holds the values of the flags.
 
 use protocol::api_keys::NewKey;
 use protocol::apps::{NewApp, NewRelease, SetRelease};

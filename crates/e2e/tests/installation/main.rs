@@ -42,7 +42,7 @@ async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> 
     checks.finish()
 }
 
-/// Whatever ends a service or its machine.
+/// After the end of a service or of its machine.
 #[tokio::test]
 async fn the_engine_restarts_every_service() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());

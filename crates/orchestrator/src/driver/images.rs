@@ -7,7 +7,7 @@ use protocol::images::{PullPolicy, RegistryImage, SealedLogin};
 pub struct ImagePull {
     pub image: RegistryImage,
     pub policy: PullPolicy,
-    /// Of the image's registry.
+    /// The credentials for the image's registry.
     pub login: Option<SealedLogin>,
 }
 

@@ -88,7 +88,7 @@ struct SimulatedEngine {
     disk_bytes: HashMap<TenantId, u64>,
     /// The limits that the filesystem enforces, where a test set them.
     quotas: HashMap<TenantId, u64>,
-    /// What tenants were told about their disk, in order.
+    /// The reports to tenants about their disk, in order.
     disk_reports: Vec<DiskUse>,
     /// The names of the images that were pulled.
     pulled: BTreeSet<String>,
@@ -202,7 +202,7 @@ impl MemoryDriver {
         self.state().gauges.insert(id, report);
     }
 
-    /// What tenants were told about their share of the disk, in order.
+    /// The reports to tenants about their share of the disk, in order.
     pub fn disk_reports(&self) -> Vec<DiskUse> {
         self.state().disk_reports.clone()
     }

@@ -149,7 +149,7 @@ impl VolumeQuotas for BtrfsVolumes {
     }
 }
 
-/// What the filesystem counts.
+/// The quota groups and the subvolumes of the filesystem.
 struct Accounting {
     groups: Groups,
     is_consistent: bool,

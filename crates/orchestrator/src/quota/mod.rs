@@ -49,7 +49,7 @@ const ENGINE_VOLUMES: Setting = Setting::with_default(
 /// Every variable that the service `quota` reads.
 pub const SETTINGS: &[Setting] = &[shared::LOG, QUOTA_SOCKET, ENGINE_VOLUMES];
 
-/// The orchestrator makes fewer calls at once.
+/// Concurrent connections. The orchestrator makes fewer calls at once.
 const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_BYTES: u64 = 1 << 10;
@@ -259,7 +259,7 @@ mod tests {
         abandoned.cancel();
         answer(&volumes, set, &abandoned).unwrap_err();
         assert_eq!(volumes.0.get(), 1);
-        // What changes no file is answered.
+        // A call that changes no file is answered.
         answer(&volumes, QuotaRequest::List, &abandoned).unwrap();
         answer(&volumes, QuotaRequest::Remove { tenant }, &abandoned).unwrap();
     }

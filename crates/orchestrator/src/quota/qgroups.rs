@@ -117,7 +117,7 @@ impl Subvolumes {
 
     /// The tenants with a subvolume for each volume: the numbers of the data and of the files.
     pub(super) fn tenants(&self) -> Vec<(TenantId, [u64; 2])> {
-        // What lies inside a volume has the names that its tenant likes.
+        // A tenant chooses the names inside its volumes.
         let volume = |path: &str| {
             let mut components = path.strip_suffix("/_data")?.rsplit('/');
             let name = components.next()?;

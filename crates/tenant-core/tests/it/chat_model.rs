@@ -132,7 +132,7 @@ async fn a_refusal_of_the_control_plane_is_the_callers_when_it_concerns_the_call
         assert_eq!(code(&refused), expected);
         let problem: Value = serde_json::from_str(refused.body()).unwrap();
         assert_eq!(problem["detail"], detail);
-        // What a person wrote is kept.
+        // The message of the person is kept.
         let kept = [message("user", "Hello", true), message("app", "", false)];
         assert_eq!(chat.stored().await, kept);
     }

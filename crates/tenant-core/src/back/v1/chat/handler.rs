@@ -1,4 +1,4 @@
-//! Who replies to messages of the chat: the app's program, or the model of the installation.
+//! The handler that replies to messages of the chat: the app's program, or the model of the installation.
 
 use std::fmt;
 use std::net::SocketAddr;
