@@ -315,8 +315,7 @@ async fn a_changed_role_counts_at_the_next_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_callers_do_not_learn_what_exists() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let nobody = &server.visitor;
     for prefix in ["/api/admin", "/v1"] {
         for path in ["", "/nothing", "/tenants/acme", "/tenants/none"] {

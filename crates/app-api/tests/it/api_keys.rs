@@ -13,8 +13,7 @@ use crate::harness::{
 };
 
 async fn with_acme() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     (server, owner)
 }
 

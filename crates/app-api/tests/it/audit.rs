@@ -42,17 +42,7 @@ async fn accounts_and_sessions_write_who_did_what_from_where() {
     second.send(Method::POST, "/api/auth/sign-out", &[], "").await;
     sign_in(&server, &[]).await;
     owner.send(Method::DELETE, "/v1/sessions", &[], "").await;
-    let mut conn = server.database.conn().await;
-    let reset = app_api::accounts::reset_token(
-        &mut conn,
-        app_api::audit::Actor::command("app-api reset-password"),
-        EMAIL,
-        server.now(),
-    )
-    .await
-    .unwrap();
-    let form = [("token", reset.as_ref().unwrap().reveal()), ("password", "another good one")];
-    assert_eq!(server.visitor.submit("/admin/reset", &form).await.status, 303);
+    server.reset_password("another good one").await;
     let body = json!({ "email": EMAIL, "password": "another good one" });
     let mut owner = server.visitor.new_client();
     owner.store_cookie(&owner.post("/api/auth/sign-in/email", body).await);
@@ -342,8 +332,7 @@ async fn the_chain_is_checked_on_request() {
 /// Changes of people, keys and webhooks name their actor and the values before.
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_of_people_keys_and_webhooks_are_in_the_log() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let grace = server.sign_in_as("grace", "viewer", &[]).await;
     let grace = grace.get("/v1/users/me").await.json()["id"].as_str().unwrap().to_owned();
     let json = |method, path: String, body| {

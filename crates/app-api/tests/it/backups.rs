@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{eventually, wait_for};
 
 use crate::harness::{
-    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, acme, observed,
+    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, observed,
 };
 use crate::transfers::{exported_volumes, noise, volumes};
 
@@ -463,8 +463,7 @@ async fn a_tenant_that_never_rests_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_store_nothing_is_made() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let refused = owner.post("/v1/tenants/acme/backups", json!({})).await;
     assert_eq!(refused.problem(), "409 backups_off");
     let status = owner.get("/v1/backups/status").await.json();

@@ -176,8 +176,7 @@ async fn a_client_that_reconnects_to_another_replica_receives_every_event_once()
 /// Ids of rows are often given before the commit. A reader of the latest id would then miss the slower transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_commits_late_is_not_missed() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     owner.post("/api/admin/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     let mut events = EventReader::resume(&owner, "0").await;
     let mut all = events.until_name("Globex").await;
@@ -286,8 +285,7 @@ async fn a_stream_ends_with_its_session_or_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_missed_too_much_is_notified() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     server.database.sql("UPDATE tenants SET name = 'a'").await;
     server.database.sql("UPDATE tenants SET name = 'b'").await;
     let mut conn = server.database.conn().await;
@@ -329,8 +327,7 @@ async fn one_caller_has_only_so_many_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_reports_events_that_it_can_read_no_more() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let mut events = EventReader::open(&owner, &[]).await;
     rename(&owner, "acme", "seen").await;
     let last = events.until_name("seen").await.last().unwrap().id;

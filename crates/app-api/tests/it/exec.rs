@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, acme};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient};
 
 const PATH: &str = "/v1/tenants/acme/exec";
 const LS: &str = "command=%5B%22ls%22%2C%22-l%22%5D&columns=80&rows=24";
@@ -21,8 +21,7 @@ const UPGRADE: [(&str, &str); 4] = [
 ];
 
 async fn with_acme() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     (server, owner)
 }
 

@@ -7,15 +7,14 @@ use protocol::State;
 use serde_json::{Value, json};
 
 use crate::harness::callers::TestKey;
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse};
 
 /// A browser that began a sign-in at the tenant `acme`, on its way through the admin.
 const SIGN_IN: &str =
     "/admin/tenants/acme/sign-in?nonce=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
 
 async fn with_tenants() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     for slug in ["acme", "globex"] {
         server.until_state(slug, State::Running).await;

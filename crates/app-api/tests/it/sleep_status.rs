@@ -12,9 +12,7 @@ use crate::harness::{Call, FakeOrchestrator, Server, Setup, TestClient, acme, ob
 const ACME: &str = "/api/admin/tenants/acme";
 
 async fn with_acme(phase: Phase, state: State) -> (Server, TestClient, TenantId) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let id = server.row("acme").await.tenant_id();
     server.orchestrator.publish(observed(id, phase));
     server.until_state("acme", state).await;
@@ -217,8 +215,7 @@ async fn the_effective_policy_uses_the_installations_settings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_change_is_refused_field_by_field() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let standing = || async { server.row("acme").await.changeable() };
     let before = standing().await;
     let policy = |freeze: Value, sleep: Value| json!({ "policy": { "freeze_after_seconds": freeze, "sleep_after_seconds": sleep } });
@@ -292,8 +289,7 @@ async fn a_sleeping_tenant_is_opened_and_woken_from_its_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_edit_form_changes_a_tenant_and_shows_errors() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let path = "/admin/tenants/acme/edit";
     let page = owner.visit(path).await.text();
     for part in ["Default (1 min)", "Default (20 min)", r#"value="Acme Ltd""#, r#"value="4096""#] {
