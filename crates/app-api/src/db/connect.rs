@@ -30,7 +30,7 @@ use super::tenant_restore::SchemaWriter;
 use crate::tenant::database::DatabaseNames;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
-/// Key of the advisory lock; no other program on this database may use it.
+/// Key of the advisory lock under which one replica runs the migrations; no other program on this database may use it.
 const MIGRATION_LOCK: i64 = 0x6369_616c;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// These TCP settings let a listening connection without a query detect a server that is gone.

@@ -1,4 +1,4 @@
-//! When a failed delivery is tried again. Pure.
+//! The retry back-off of failed webhook deliveries. Pure.
 
 use std::time::Duration;
 

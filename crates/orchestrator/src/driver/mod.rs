@@ -2,7 +2,7 @@
 //!
 //! Every call is idempotent and bounded in time. It returns what the engine shows now, or a
 //! [`DriverError`] that a person can act on. One conformance suite holds every implementation to
-//! this contract.
+//! this contract. Support for another engine, such as Kubernetes, is a module beside [`docker`].
 
 mod command;
 mod disk_guard;
