@@ -106,9 +106,8 @@ fn outcome(response: &TestResponse) -> Outcome {
 }
 
 async fn call(caller: &TestCaller, method: &Method, path: &str) -> TestResponse {
-    let bearer = caller.key.as_ref().map(|key| format!("Bearer {key}"));
-    let headers: Vec<_> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-    caller.client.send(method.clone(), path, &headers, "").await
+    let with_key = caller.key.as_ref().map(|key| caller.client.with_key(key));
+    with_key.as_ref().unwrap_or(&caller.client).send(method.clone(), path, &[], "").await
 }
 
 /// The path with a value for each parameter.
@@ -430,11 +429,8 @@ async fn one_caller_changes_only_so_much_in_five_minutes() {
     let owner = server.sign_up().await;
     let (first, second) = (server.admin_key().await, server.admin_key().await);
     let change = async |key: Option<&str>| {
-        let bearer = key.map(|key| format!("Bearer {key}"));
-        let headers: Vec<_> =
-            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-        let client = if key.is_some() { &server.visitor } else { &owner };
-        client.send(Method::DELETE, "/v1/tenants/none", &headers, "").await
+        let client = key.map_or_else(|| owner.clone(), |key| owner.with_key(key));
+        client.send(Method::DELETE, "/v1/tenants/none", &[], "").await
     };
     for key in [Some(first.as_str()), None] {
         for _ in 0..3 {
@@ -452,12 +448,11 @@ async fn one_caller_changes_only_so_much_in_five_minutes() {
     let again = server.new_session_of(EMAIL).await;
     let change_again = again.send(Method::DELETE, "/v1/tenants/none", &[], "").await;
     assert_eq!(change_again.problem(), "404 tenant_not_found");
-    let bearer = format!("Bearer {second}");
+    let client = server.visitor.with_key(&second);
     for _ in 0..4 {
-        let headers = [("authorization", bearer.as_str())];
         let id = "00000000-0000-0000-0000-000000000000";
         let path = format!("/v1/auth/keys/{id}");
-        let revoke = server.visitor.send(Method::DELETE, &path, &headers, "").await;
+        let revoke = client.send(Method::DELETE, &path, &[], "").await;
         assert_eq!(revoke.problem(), "404 not_found");
     }
     assert_eq!(change(Some(&second)).await.problem(), "404 tenant_not_found");

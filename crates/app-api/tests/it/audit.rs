@@ -284,10 +284,10 @@ async fn tenants_write_who_did_what_with_the_changed_fields() {
     let nonce = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
     owner.get(&format!("/admin/tenants/acme/sign-in?nonce={nonce}")).await;
     let key = server.admin_key().await;
-    let bearer = format!("Bearer {key}");
+    let client = server.visitor.with_key(&key);
     for verb in ["stop", "start", "restart"] {
         let path = format!("/v1/tenants/acme/{verb}");
-        server.visitor.send(Method::POST, &path, &[("authorization", &bearer)], "").await;
+        client.send(Method::POST, &path, &[], "").await;
     }
     owner.send(Method::DELETE, "/v1/tenants/acme", &[], "").await;
     let written = entries(&owner, "resource=tenant:acme").await;

@@ -470,10 +470,8 @@ async fn without_a_store_nothing_is_made() {
     assert_eq!(status, json!({ "enabled": false, "next_due_at": null, "problems": [] }));
     assert_eq!(owner.get("/v1/backups").await.json(), json!({ "backups": [], "next": null }));
     let member = server.key_of(Some("acme"), Role::Write).await;
-    let bearer = format!("Bearer {member}");
-    let headers = [("authorization", bearer.as_str())];
-    let path = "/v1/tenants/acme/backups";
-    let refused = server.visitor.send(Method::POST, path, &headers, "").await;
+    let member = server.visitor.with_key(&member);
+    let refused = member.send(Method::POST, "/v1/tenants/acme/backups", &[], "").await;
     assert_eq!(refused.problem(), "403 insufficient_role");
     server.stop().await;
 }

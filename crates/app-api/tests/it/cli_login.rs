@@ -50,11 +50,7 @@ fn handed_over(page: &TestResponse, parameter: &str) -> String {
 }
 
 async fn whoami(server: &Server, key: &str) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    server
-        .visitor
-        .send("GET".parse().unwrap(), "/v1/auth/whoami", &[("authorization", &bearer)], "")
-        .await
+    server.visitor.with_key(key).get("/v1/auth/whoami").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,10 +214,8 @@ async fn a_key_revokes_itself() {
     let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let read = server.key_of(Some("acme"), protocol::api_keys::Role::Read).await;
     for key in [read, server.admin_key().await] {
-        let bearer = format!("Bearer {key}");
-        let headers = [("authorization", bearer.as_str())];
-        let out =
-            server.visitor.send("POST".parse().unwrap(), "/v1/auth/sign-out", &headers, "").await;
+        let client = server.visitor.with_key(&key);
+        let out = client.send("POST".parse().unwrap(), "/v1/auth/sign-out", &[], "").await;
         assert_eq!(out.status, 204, "{}", out.text());
         assert_eq!(whoami(&server, &key).await.problem(), "401 invalid_key");
     }
@@ -238,9 +232,7 @@ async fn login(server: &Server, person: &TestClient, scope: &str) -> String {
 }
 
 async fn call(server: &Server, key: &str, method: &str, path: &str, body: Value) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str())];
-    server.visitor.json(method.parse().unwrap(), path, &headers, body).await
+    server.visitor.with_key(key).json(method.parse().unwrap(), path, &[], body).await
 }
 
 async fn status(server: &Server, key: &str, method: &str, path: &str) -> String {

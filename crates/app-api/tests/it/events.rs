@@ -217,10 +217,8 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
         ("mia", &mia, None, &["acme", "shared"]),
         ("eve", &eve, None, &["shared"]),
     ] {
-        let bearer = key.map(|key| format!("Bearer {key}"));
-        let headers: Vec<_> =
-            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-        readers.push((name, EventReader::open(client, &headers).await, slugs.to_vec()));
+        let client = key.map_or_else(|| client.clone(), |key| client.with_key(key));
+        readers.push((name, EventReader::open(&client, &[]).await, slugs.to_vec()));
     }
     let database = &server.database;
     let mut renamed = VecDeque::new();
@@ -268,9 +266,9 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
 async fn a_stream_ends_with_its_session_or_key() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let viewer = server.sign_in_as("vic", "viewer", &[]).await;
-    let key = format!("Bearer {}", server.admin_key().await);
+    let program = server.visitor.with_key(&server.admin_key().await);
     let mut of_session = EventReader::open(&viewer, &[]).await;
-    let mut of_key = EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    let mut of_key = EventReader::open(&program, &[]).await;
     let mut of_owner = EventReader::open(&owner, &[]).await;
     for reader in [&mut of_session, &mut of_key, &mut of_owner] {
         assert!(reader.next_block().await.unwrap().starts_with("retry: "));
@@ -316,8 +314,7 @@ async fn one_caller_has_only_so_many_streams() {
     let refused = owner.get(PATH).await;
     assert_eq!(refused.problem(), "429 rate_limited");
     assert_eq!(refused.header("retry-after"), "5");
-    let key = format!("Bearer {}", server.admin_key().await);
-    EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    EventReader::open(&server.visitor.with_key(&server.admin_key().await), &[]).await;
     readers.pop();
     let free = testkit::eventually("a place", TEST_TIMEOUT, async || {
         Ok(owner.get(PATH).await.status == 200)

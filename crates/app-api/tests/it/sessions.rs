@@ -241,8 +241,7 @@ async fn a_persons_key_lists_and_ends_sessions_as_far_as_its_role_and_scope_go()
     let grace = server.sign_in_as("grace", "none", &[]).await;
     let of_owner = TestKey { person: Some(EMAIL), ..TestKey::new(None, Role::Admin) };
     let call = async |key: TestKey<'_>, method: Method, path: &str| {
-        let bearer = format!("Bearer {}", server.insert_key(key).await);
-        server.visitor.send(method, path, &[("authorization", &bearer)], "").await
+        server.visitor.with_key(&server.insert_key(key).await).send(method, path, &[], "").await
     };
     let listed = call(of_owner, Method::GET, "/v1/sessions").await.json();
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 1, "no one else's: {listed}");

@@ -1,6 +1,5 @@
 //! Counts of the conversations in tenants: each tenant writes its own only, and no text arrives.
 
-use axum::http::Method;
 use protocol::Timestamp;
 use protocol::api_keys::Role;
 use protocol::orchestrator::Phase;
@@ -16,9 +15,7 @@ const INGEST: &str = "/v1/tenants/acme/ingest-summary";
 const CONVERSATION: Uuid = Uuid::from_u128(7);
 
 async fn post(server: &Server, key: &str, path: &str, body: Value) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str())];
-    server.visitor.new_client().json(Method::POST, path, &headers, body).await
+    server.visitor.with_key(key).post(path, body).await
 }
 
 fn summary(user: Uuid, messages: u64) -> Value {

@@ -196,11 +196,8 @@ async fn a_deleted_tenant_loses_keys_connections_and_data_in_this_order() {
     .await;
     server.until_state("acme", State::Running).await;
     let key = server.key_of(Some("acme"), protocol::api_keys::Role::Admin).await;
-    let bearer = format!("Bearer {key}");
-    let call = async || {
-        let headers = [("authorization", bearer.as_str())];
-        server.visitor.send("GET".parse().unwrap(), "/v1/tenants/acme", &headers, "").await
-    };
+    let client = server.visitor.with_key(&key);
+    let call = async || client.get("/v1/tenants/acme").await;
     assert_eq!(call().await.status, 200);
     let tenant = connect_as(&server, "acme").await.unwrap();
     tenant

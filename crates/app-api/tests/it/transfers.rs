@@ -179,10 +179,7 @@ async fn a_tenant_that_cannot_be_exported_says_why() {
     }
     *server.orchestrator.refuse_transfers.lock().unwrap() = None;
     let member = server.key_of(Some("acme"), Role::Write).await;
-    let bearer = format!("Bearer {member}");
-    let headers = [("authorization", bearer.as_str())];
-    let path = "/v1/tenants/acme/export";
-    let refused = server.visitor.send(Method::GET, path, &headers, "").await;
+    let refused = server.visitor.with_key(&member).get("/v1/tenants/acme/export").await;
     assert_eq!(refused.problem(), "403 insufficient_role");
     server.stop().await;
 }

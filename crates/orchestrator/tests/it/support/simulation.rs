@@ -42,6 +42,14 @@ impl Simulation {
         (simulation, running)
     }
 
+    /// [`Self::start`] with a tenant whose start call has returned.
+    pub(crate) async fn with_run(settings: SleepSettings) -> (Self, Running, Spec) {
+        let (simulation, running) = Self::start(settings);
+        let spec = spec("acme", "");
+        running.run(&spec).await;
+        (simulation, running, spec)
+    }
+
     /// [`Self::start`] with a tenant that is ready.
     pub(crate) async fn with_ready(settings: SleepSettings) -> (Self, Running, Spec) {
         let (simulation, running) = Self::start(settings);
@@ -74,6 +82,11 @@ impl Simulation {
         // A new process does not know which tenants are ready.
         drop(engine.watch());
         Running::new(Controller::new(engine, self.state_dir(), epoch, settings))
+    }
+
+    /// The number of starts of all tenants.
+    pub(crate) fn starts(&self) -> usize {
+        self.engine.calls().iter().filter(|call| call.starts_with("start")).count()
     }
 
     pub(crate) fn state_dir(&self) -> StateDir {
