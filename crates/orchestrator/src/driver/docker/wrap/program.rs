@@ -44,15 +44,15 @@ impl ImageProgram {
     /// # Errors
     /// A variable or a volume of the image would reach into the platform's own.
     pub(super) fn read(config: &ImageConfig) -> Result<Self, DriverError> {
-        let args = |args: &Option<Vec<String>>| args.clone().unwrap_or_default();
+        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
         let working_dir = config.working_dir.clone().filter(|dir| !dir.is_empty());
         let mut program = Self {
-            command: [args(&config.entrypoint), args(&config.cmd)].concat(),
+            command: [list(&config.entrypoint), list(&config.cmd)].concat(),
             working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
-            env: args(&config.env).iter().filter_map(|line| split_variable(line)).collect(),
-            ports: args(&config.exposed_ports).iter().filter_map(|port| tcp_port(port)).collect(),
+            env: list(&config.env).iter().filter_map(|line| split_variable(line)).collect(),
+            ports: list(&config.exposed_ports).iter().filter_map(|port| tcp_port(port)).collect(),
             // The engine cleans its own paths, and would take `/data/` for another folder than `/data`.
-            volumes: args(&config.volumes)
+            volumes: list(&config.volumes)
                 .iter()
                 .map(|volume| if volume == "/" { volume } else { volume.trim_end_matches('/') })
                 .map(str::to_owned)
