@@ -115,11 +115,11 @@ mod tests {
         # HELP cial_errors_total Errors by code.
         # TYPE cial_errors_total counter
         # HELP cial_places_current Places: now.
-        # TYPE cial_seats_current gauge
-        cial_seats_current 1
+        # TYPE cial_places_current gauge
+        cial_places_current 1
         # HELP cial_places_limit Places: at most.
-        # TYPE cial_seats_limit gauge
-        cial_seats_limit 2
+        # TYPE cial_places_limit gauge
+        cial_places_limit 2
         # HELP cial_calls_current Calls: now.
         # TYPE cial_calls_current gauge
         cial_calls_current{kind="start"} 3

@@ -64,7 +64,7 @@ fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn silent_clients_beyond_the_seats_shut_nobody_out() {
+fn silent_clients_beyond_the_limit_shut_nobody_out() {
     let limited = LimitedRouter::start("localhost", 300);
     let limit = limited.metric("cial_router_connections_limit");
     assert!((32..150).contains(&limit), "{limit} clients and their tenants fit into 300 files");
