@@ -107,7 +107,7 @@ impl EngineBaseline {
         let options = CreateContainerOptionsBuilder::default().name(name).build();
         let mut container = self.container(names)?;
         container.entrypoint =
-            instead.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+            instead.map(|args| args.iter().map(|arg| (*arg).to_owned()).collect());
         self.docker.create_container(Some(options), container).await?;
         self.docker.start_container(name, None::<StartContainerOptions>).await?;
         Ok(())

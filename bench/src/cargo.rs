@@ -42,10 +42,10 @@ impl Report {
     }
 }
 
-fn run(words: &[&str]) -> Result<String> {
+fn run(args: &[&str]) -> Result<String> {
     let mut cargo = Command::new(variable("CARGO").unwrap_or_else(|| "cargo".to_owned()));
-    cargo.args(words).current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
+    cargo.args(args).current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit());
     let output = cargo.output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "cargo {} failed: see above", words.join(" "));
+    ensure!(output.status.success(), "cargo {} failed: see above", args.join(" "));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

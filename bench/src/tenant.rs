@@ -63,9 +63,9 @@ async fn memory(docker: &Docker, tenant: &TenantContainer) -> Result<Vec<Figure>
     let seen = docker.top_processes(&tenant.id, Some(options)).await?;
     let pids: Vec<_> = seen.processes.unwrap_or_default().into_iter().flatten().collect();
     let mut figures = Vec::new();
-    for (name, words) in PROCESSES {
-        let pid = pids.iter().find(|pid| words_of(pid).is_some_and(|own| own == words));
-        let pid = pid.with_context(|| format!("no process {words:?} on this machine"))?;
+    for (name, args) in PROCESSES {
+        let pid = pids.iter().find(|pid| words_of(pid).is_some_and(|own| own == args));
+        let pid = pid.with_context(|| format!("no process {args:?} on this machine"))?;
         figures.push(Figure::new(name, proportional_set_size(pid)? / 1e6, "MB"));
     }
     let value = figures.iter().map(|figure| figure.value).sum();

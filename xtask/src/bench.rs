@@ -20,35 +20,35 @@ const WITH_INSTALLATION: [&str; 3] = ["create", "wake", "density"];
 pub struct Args {
     /// Name of a bench (all of them otherwise), and its options; --help lists both.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
+    args: Vec<String>,
 }
 
-pub(crate) fn run(Args { words }: Args) -> Result<ExitCode> {
-    let is_given = |word: &str| words.iter().any(|given| given == word);
+pub(crate) fn run(Args { args }: Args) -> Result<ExitCode> {
+    let is_given = |arg: &str| args.iter().any(|given| given == arg);
     if is_given("--help") || is_given("-h") {
-        call(&words, &[])?;
+        call(&args, &[])?;
     } else if let Some(name) = NAMES.into_iter().find(|name| is_given(name)) {
-        measure(name, &words)?;
+        measure(name, &args)?;
     } else {
         for name in NAMES {
-            measure(name, &[&[name.to_owned()], &*words].concat())?;
+            measure(name, &[&[name.to_owned()], &*args].concat())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(name: &str, words: &[String]) -> Result<()> {
+fn measure(name: &str, args: &[String]) -> Result<()> {
     if WITH_INSTALLATION.contains(&name) {
         let installation = Installation::ephemeral(&format!("bench-{name}"))?;
         return ephemeral::with_installation(installation, local::up::up, |installation| {
-            call(words, &installation.variables())
+            call(args, &installation.variables())
         });
     }
     if name == "cli" {
         let folder = environment::root().join("dist/cli");
         binaries::compile_command_line(BinarySource::Built, &folder)?;
         let program = folder.join("cial").to_string_lossy().into_owned();
-        return call(words, &[("CIAL_E2E_CIAL", program)]);
+        return call(args, &[("CIAL_E2E_CIAL", program)]);
     }
     let (docker, choices) = (environment::connect_docker()?, Installation::of_checkout()?.images);
     if name == "tenant" {
@@ -56,12 +56,12 @@ fn measure(name: &str, words: &[String]) -> Result<()> {
     }
     let base = base::debian(&docker, choices.base.as_deref())?;
     let image = ("CIAL_E2E_IMAGE", TENANT_IMAGE.to_owned());
-    call(words, &[image, ("CIAL_E2E_BASE_IMAGE", base)])
+    call(args, &[image, ("CIAL_E2E_BASE_IMAGE", base)])
 }
 
-fn call(words: &[String], variables: &[(&'static str, String)]) -> Result<()> {
+fn call(args: &[String], variables: &[(&'static str, String)]) -> Result<()> {
     let mut cargo = environment::cargo();
-    cargo.args(["run", "--quiet", "--locked", "--package", "bench", "--"]).args(words);
+    cargo.args(["run", "--quiet", "--locked", "--package", "bench", "--"]).args(args);
     cargo.envs(variables.iter().cloned());
     environment::run(&mut cargo, "the bench")
 }

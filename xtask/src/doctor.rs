@@ -51,7 +51,7 @@ fn examine(installation: &Installation) -> Result<Vec<Check>> {
     add("engine, compose, disk, memory and ports are as they must be", of(&ready));
     add("what local-up wrote is its owner's alone", folder(installation));
     let Ok((_, compose)) = ready else { return Ok(checks) };
-    let exec = |words: &[&str]| inside(&compose, installation, words);
+    let exec = |args: &[&str]| inside(&compose, installation, args);
     add("every service is healthy", local::unhealthy(installation)?);
     let rows = rows(exec);
     add("the database answers", of(&rows));
@@ -83,13 +83,13 @@ fn of<T>(outcome: &Result<T>) -> Vec<String> {
     outcome.as_ref().err().map(|error| format!("{error:#}")).into_iter().collect()
 }
 
-/// Returns the output of a command in a service's container: `words` are the service and the
+/// Returns the output of a command in a service's container: `args` are the service and the
 /// command.
-fn inside(compose: &Compose, installation: &Installation, words: &[&str]) -> Result<String> {
+fn inside(compose: &Compose, installation: &Installation, args: &[&str]) -> Result<String> {
     let mut exec = local::compose::command(compose, installation);
-    let output = exec.args(["exec", "-T"]).args(words).output().context("cannot run compose")?;
+    let output = exec.args(["exec", "-T"]).args(args).output().context("cannot run compose")?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}", words.join(" "), stderr.trim());
+    ensure!(output.status.success(), "{}: {}", args.join(" "), stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -169,8 +169,8 @@ fn without_release(pulled: &BTreeMap<String, String>, released: &BTreeSet<String
 fn rows(exec: impl Fn(&[&str]) -> Result<String>) -> Result<Rows> {
     let query = ["--field-separator= ", "--command", "SELECT id, slug, desired FROM tenants"];
     let row = |line: &str| {
-        let mut words = line.split(' ').map(str::to_owned);
-        Some((words.next()?, Row { slug: words.next()?, desired: words.next()? }))
+        let mut fields = line.split(' ').map(str::to_owned);
+        Some((fields.next()?, Row { slug: fields.next()?, desired: fields.next()? }))
     };
     Ok(exec(&[&PSQL[..], &query].concat())?.lines().filter_map(row).collect())
 }
@@ -280,8 +280,8 @@ mod tests {
 
     #[test]
     fn names_on_the_engine_tell_whose_they_are() {
-        let exec = |words: &[&str]| {
-            Ok(match words == ROUTES {
+        let exec = |args: &[&str]| {
+            Ok(match args == ROUTES {
                 true => format!(r#"{{"routes":[{{"tenant":"{ID}"}}]}}"#),
                 false => format!("{ID}\nproxy.sock"),
             })
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn an_image_that_was_pulled_and_that_no_release_has_is_a_leak() {
         let pulled = ["a", "b"].map(|id| (format!("cial-pulled-x/0/r.io/{id}:1"), id.to_owned()));
-        let exec = |words: &[&str]| Ok(if words.contains(&"psql") { "a\n" } else { "" }.to_owned());
+        let exec = |args: &[&str]| Ok(if args.contains(&"psql") { "a\n" } else { "" }.to_owned());
         let released = released_images(exec).unwrap();
         let leak = "cial-pulled-x/0/r.io/b:1 (b) was pulled, and no release has it";
         assert_eq!(without_release(&pulled.into(), &released), [leak]);

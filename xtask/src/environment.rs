@@ -78,8 +78,8 @@ pub(crate) fn read(command: &mut Command, title: &str) -> Result<String> {
 }
 
 /// Whether a command can be run and succeeds.
-pub(crate) fn succeeds(program: &str, words: &[&str]) -> bool {
-    Command::new(program).args(words).output().is_ok_and(|output| output.status.success())
+pub(crate) fn succeeds(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
 }
 
 /// Fails unless all these programs can be called.

@@ -52,9 +52,9 @@ fn targets() -> Result<Vec<String>> {
 /// Returns the program of each target.
 fn build(targets: &[&String]) -> Result<Vec<PathBuf>> {
     let names: Vec<_> = targets.iter().map(|target| format!("fuzz-{target}")).collect();
-    let mut words = vec!["--locked", "--package", "fuzz", "--profile", "control"];
-    words.extend(names.iter().flat_map(|name| ["--bin", name]));
-    let built = executables(&words, FLAGS).context("cannot compile the targets")?;
+    let mut args = vec!["--locked", "--package", "fuzz", "--profile", "control"];
+    args.extend(names.iter().flat_map(|name| ["--bin", name]));
+    let built = executables(&args, FLAGS).context("cannot compile the targets")?;
     let program = |name: &String| {
         let found = built.iter().find(|(_, path)| path.ends_with(name));
         found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {name}"))

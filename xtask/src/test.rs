@@ -118,13 +118,13 @@ impl Step {
             Self::Fmt => cargo("fmt --all --check", &[]),
             Self::Tidy => cargo("test --quiet --locked --package tidy", &[]),
             Self::Clippy => {
-                let words =
+                let args =
                     "clippy --locked --workspace --all-targets --all-features -- -D warnings";
-                cargo(words, &[])
+                cargo(args, &[])
             }
             Self::Doc => {
-                let words = "doc --locked --workspace --no-deps --document-private-items";
-                cargo(words, &[("RUSTDOCFLAGS", "-D warnings")])
+                let args = "doc --locked --workspace --no-deps --document-private-items";
+                cargo(args, &[("RUSTDOCFLAGS", "-D warnings")])
             }
             Self::Units => {
                 tool("nextest")?;
@@ -173,18 +173,18 @@ fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command of cargo, whose words contain no space.
-fn cargo(words: &str, variables: &[(&str, &str)]) -> Result<()> {
+/// Runs a command of cargo, whose arguments contain no space.
+fn cargo(args: &str, variables: &[(&str, &str)]) -> Result<()> {
     let mut cargo = environment::cargo();
-    cargo.args(words.split(' ')).envs(variables.iter().copied());
-    environment::run(&mut cargo, &format!("cargo {words}"))
+    cargo.args(args.split(' ')).envs(variables.iter().copied());
+    environment::run(&mut cargo, &format!("cargo {args}"))
 }
 
 /// Runs a test that the step `units` leaves out; a variable names the program or the folder that it needs.
 fn ignored_test(package: &str, test: &str, variable: (&str, &str)) -> Result<()> {
     // The build of the whole workspace is the one that the step `units` made.
-    let words = "nextest run --locked --workspace --run-ignored only -E";
-    cargo(&format!("{words} package({package})&test({test})"), &[variable])
+    let args = "nextest run --locked --workspace --run-ignored only -E";
+    cargo(&format!("{args} package({package})&test({test})"), &[variable])
 }
 
 /// Fails unless a subcommand of cargo is installed.

@@ -35,8 +35,8 @@ fn weight(kind: Kind, setup: &Setup<'_>, tunnels: u64) -> Result<f64> {
     let peer = Peer::start(kind, setup, None, &[])?;
     let before = peer.process.resident()?;
     let (port, tunnels_text) = (peer.port.to_string(), tunnels.to_string());
-    let words = setup.tools.words(["tunnels", "--port", &port, "--connections", &tunnels_text]);
-    let mut hold = command(None, words.iter().map(String::as_str));
+    let args = setup.tools.args(["tunnels", "--port", &port, "--connections", &tunnels_text]);
+    let mut hold = command(None, args.iter().map(String::as_str));
     let mut hold =
         ChildProcess::start("tunnels", hold.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     hold.stdout_says("open")?;

@@ -147,9 +147,9 @@ impl ToolProgram {
     }
 
     /// Returns the command line of a tool.
-    fn words<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    fn args<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         let mut all = vec![self.0.clone(), "tool".to_owned()];
-        all.extend(words.into_iter().map(str::to_owned));
+        all.extend(args.into_iter().map(str::to_owned));
         all
     }
 }
@@ -168,9 +168,9 @@ fn with_setup<T>(
 ) -> Result<T> {
     let folder = testkit::TempDir::new("bench")?;
     let socket = folder.path().join("backend.sock");
-    let words = ["backend", "--socket", text(&socket)?, "--proof", &control::proof()];
-    let words = tools.words(words);
-    let mut command = process::command(cpu, words.iter().map(String::as_str));
+    let args = ["backend", "--socket", text(&socket)?, "--proof", &control::proof()];
+    let args = tools.args(args);
+    let mut command = process::command(cpu, args.iter().map(String::as_str));
     let mut backend = ChildProcess::start("the backend", &mut command)?;
     backend.until("its socket", || std::os::unix::net::UnixStream::connect(&socket).is_ok())?;
     let control = Control::start(&socket)?;
@@ -192,9 +192,9 @@ impl Setup<'_> {
             Target::Port(port) => ("--port", port.to_string()),
             Target::Socket(path) => ("--socket", path.display().to_string()),
         };
-        let words = ["load", "--path", path, flag, &value].into_iter().chain(more.iter().copied());
-        let words = self.tools.words(words);
-        let mut command: Command = process::command(cpu, words.iter().map(String::as_str));
+        let args = ["load", "--path", path, flag, &value].into_iter().chain(more.iter().copied());
+        let args = self.tools.args(args);
+        let mut command: Command = process::command(cpu, args.iter().map(String::as_str));
         let output = command.stdout(Stdio::piped()).output().context("cannot start the load")?;
         if !output.status.success() {
             bail!("the load failed: {}", String::from_utf8_lossy(&output.stderr).trim());

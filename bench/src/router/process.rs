@@ -18,13 +18,13 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const INTERVAL: Duration = Duration::from_millis(5);
 
 /// Builds a command that the kernel ends with the bench, on one CPU if one is given.
-pub(super) fn command<'a>(cpu: Option<usize>, words: impl IntoIterator<Item = &'a str>) -> Command {
+pub(super) fn command<'a>(cpu: Option<usize>, args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM"]);
     if let Some(cpu) = cpu {
         command.args(["taskset", "--cpu-list", &cpu.to_string()]);
     }
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
@@ -79,11 +79,11 @@ impl ChildProcess {
         Ok(())
     }
 
-    pub(super) fn stdout_says(&mut self, word: &str) -> Result<()> {
+    pub(super) fn stdout_says(&mut self, line: &str) -> Result<()> {
         let stdout = self.child.stdout.as_mut().context("its output is not piped")?;
-        let mut said = vec![0; word.len()];
-        let read = stdout.read_exact(&mut said);
-        read.with_context(|| format!("{} ended before it said {word:?}", self.name))?;
+        let mut printed = vec![0; line.len()];
+        let read = stdout.read_exact(&mut printed);
+        read.with_context(|| format!("{} ended before it printed {line:?}", self.name))?;
         Ok(())
     }
 
@@ -152,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_family_is_a_process_and_all_below_it() {
-        let words = ["sh", "-c", "sleep 60 & sleep 60 & wait"];
-        let mut shell = ChildProcess::start("sh", &mut command(None, words)).unwrap();
+        let args = ["sh", "-c", "sleep 60 & sleep 60 & wait"];
+        let mut shell = ChildProcess::start("sh", &mut command(None, args)).unwrap();
         let below = shell.child.id();
         shell
             .until("children", || {

@@ -74,9 +74,9 @@ impl Peer {
         let port = free_port()?;
         let folder = setup.folder.join(format!("peer-{port}"));
         std::fs::create_dir(&folder)?;
-        let (words, variables) = kind.words(setup, &folder, port, tool.is_empty())?;
-        let words = tool.iter().chain(&words).map(String::as_str);
-        let mut command: Command = command(cpu, words);
+        let (args, variables) = kind.args(setup, &folder, port, tool.is_empty())?;
+        let args = tool.iter().chain(&args).map(String::as_str);
+        let mut command: Command = command(cpu, args);
         command.envs(variables).stderr(std::fs::File::create(folder.join("stderr"))?);
         let mut process = ChildProcess::start(kind.name(), &mut command)?;
         let answered = process.until("an answer", || answers(setup, port).is_ok());
@@ -114,7 +114,7 @@ type Variables = Vec<(&'static str, String)>;
 
 impl Kind {
     /// Returns the command line and the variables. `forks` allows a master process.
-    fn words(
+    fn args(
         self,
         setup: &Setup<'_>,
         folder: &Path,
@@ -128,7 +128,7 @@ impl Kind {
             std::fs::write(&path, content)?;
             text(&path)
         };
-        let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let own = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect();
         Ok(match self {
             Self::Router => {
                 let (app, token) = (format!("http://{}", setup.control), file("token", TOKEN)?);
@@ -150,8 +150,8 @@ impl Kind {
             }
             Self::Nginx | Self::BareNginx | Self::TunedNginx => {
                 let config = self.nginx(&text(folder)?, &socket, port, forks);
-                let words = own(&["nginx", "-c", &file("nginx.conf", &config)?]);
-                (words, Vec::new())
+                let args = own(&["nginx", "-c", &file("nginx.conf", &config)?]);
+                (args, Vec::new())
             }
             Self::Haproxy | Self::TunedHaproxy => {
                 let config = haproxy(&socket, port, self == Self::TunedHaproxy);
@@ -159,8 +159,8 @@ impl Kind {
             }
             Self::Relay { sleep_us, spin } => {
                 let [port, sleep, spin] = [port.into(), sleep_us, spin].map(|n: u64| n.to_string());
-                let words = ["relay", "--socket", &socket, "--port", &port, "--sleep-us", &sleep];
-                (setup.tools.words(words.into_iter().chain(["--spin", &spin])), Vec::new())
+                let args = ["relay", "--socket", &socket, "--port", &port, "--sleep-us", &sleep];
+                (setup.tools.args(args.into_iter().chain(["--spin", &spin])), Vec::new())
             }
         })
     }

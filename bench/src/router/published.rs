@@ -137,9 +137,9 @@ impl<'a> Container<'a> {
 fn proxy_of(port: u16) -> Result<Option<u32>> {
     let port = port.to_string();
     let is_it = |line: &str| {
-        let words: Vec<_> = line.split('\0').collect();
-        words[0].ends_with("docker-proxy")
-            && words.windows(2).any(|pair| pair[0] == "-host-port" && pair[1] == port)
+        let args: Vec<_> = line.split('\0').collect();
+        args[0].ends_with("docker-proxy")
+            && args.windows(2).any(|pair| pair[0] == "-host-port" && pair[1] == port)
     };
     let found = std::fs::read_dir("/proc")?.flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;

@@ -94,7 +94,7 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
     let (mut conn, now) = (service.conn().await?, service.clock.now());
     conn.transaction(async |conn| -> Result<_, ApiError> {
         let found = find_in(conn, slug).await?;
-        // Keeps away new releases of the app.
+        // The lock keeps new releases of the app from being created.
         app::lock(conn, found.id).await?;
         let followers = app::followers(conn, found.id).await?;
         if !followers.is_empty() {
@@ -105,7 +105,7 @@ pub async fn delete(service: &Service, caller: &Principal, slug: &str) -> Result
             );
             return Err(ApiError::new(Code::AppInUse, detail));
         }
-        // Before the audit log, like a rollout that ends: its rows go with the app.
+        // The lock order is rollouts, then audit log, as when a rollout ends. The rows of rollouts go with the app.
         rollout::lock_of_app(conn, found.id).await?;
         let entry = Entry::new(Actor::from(caller), Action::AppDelete, resource(&found))
             .before(json!({ "id": found.id, "name": found.name }));
@@ -142,7 +142,7 @@ pub async fn list_releases(service: &Service, slug: &str) -> Result<(App, Vec<Re
 pub struct CreatedRelease {
     pub app: App,
     pub release: Release,
-    /// Why the program was not tried, unless it was, or the caller waived it.
+    /// The reason why the program was not tried; `None` when it was, or when the caller waived the trial.
     pub untried_because: Option<String>,
 }
 
@@ -280,7 +280,7 @@ pub async fn pull_status(service: &Service, image: &str) -> Result<PullStatus, A
 }
 
 /// # Errors
-/// `database_unavailable`: soon the image is not held any more, and without the release nothing shows that it is needed.
+/// `database_unavailable` when the hold on the image ends soon: without a release the image would be removed.
 fn check_time(prepared_at: Timestamp, now: Timestamp) -> Result<(), ApiError> {
     let taken = (now - prepared_at).to_std().unwrap_or_default();
     if taken < Duration::from_secs(MAX_RELEASE_SECONDS) {
@@ -307,7 +307,7 @@ async fn find_login(service: &Service, new: &NewRelease) -> Result<Option<Sealed
     }
 }
 
-/// Why a throw-away tenant cannot show whether the program of a release runs.
+/// Returns why a throw-away tenant cannot show whether the program of a release runs.
 fn trial_obstacle(
     service: &Service,
     app: &App,
@@ -379,7 +379,7 @@ pub async fn followed(
         spec: release.process.clone(),
         pinned: false,
         sealed_env: None,
-        // The write of the row adds it.
+        // The write of the row adds the variables.
         app_env: None,
         untried_since: None,
     };
@@ -406,7 +406,7 @@ fn manifest_faults(faults: &[manifest::ManifestError]) -> ApiError {
     })
 }
 
-/// The orchestrator's refusals of an image are the caller's to mend; all else is not.
+/// Converts the orchestrator's error. The caller can mend a refused image, and nothing else.
 pub(crate) fn refused(error: &CallError) -> ApiError {
     if let CallError::Refused(problem) = error {
         if problem.code == Code::ProgramFailed.as_str() {

@@ -61,7 +61,7 @@ pub async fn prepare_database(
                 let error = format!("{error:#}");
                 // The same error is logged once, not at every attempt.
                 if last_error != error {
-                    tracing::warn!(%error, "database unavailable, retrying");
+                    tracing::warn!(%error, "database unreachable, retrying");
                     last_error = error;
                 }
             }

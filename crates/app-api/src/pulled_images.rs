@@ -1,6 +1,6 @@
-//! Images that were pulled for releases leave the engine once no release has them.
+//! Garbage collection of pulled images: an image leaves the engine once no release needs it.
 //!
-//! The orchestrator knows what it pulled, and the database what is needed. An image that is prepared meanwhile stays.
+//! The orchestrator lists the pulled images, and the database the needed ones. An image that is being prepared stays.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

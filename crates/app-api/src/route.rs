@@ -13,7 +13,7 @@ use crate::http::describe::Call;
 /// The prefixes of the API: the browser's and the programs'. The same handlers answer at both.
 pub const API_PREFIXES: [&str; 2] = ["/api/admin", "/v1"];
 
-/// The kind of a route: it decides which credentials count and how a stranger is answered.
+/// The kind of a route: it decides which credentials count and how an anonymous client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
     /// JSON, for a session or an API key; described by OpenAPI.

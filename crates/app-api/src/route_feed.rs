@@ -1,6 +1,6 @@
 //! The feed of routes that the router watches: read from the table on every notification and on a timer.
 //!
-//! While the database is unavailable the feed serves the last routes; before the first read it serves none.
+//! While the database is unreachable the feed serves the last routes; before the first read it serves none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -102,7 +102,7 @@ async fn sign_in_with(
     Ok(())
 }
 
-/// A person's known device has a count of its own, so that strangers do not use it up, within the limit of the account.
+/// A person's known device has a count of its own, so that unknown devices do not use it up, within the limit of the account.
 fn code_attempt<'a>(app: &App, headers: &HeaderMap, user: &'a User) -> Attempt<'a> {
     let account = user.email.as_str();
     match device::proven(&app.device_key, headers, account) {

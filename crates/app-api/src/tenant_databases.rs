@@ -244,7 +244,7 @@ impl TenantDatabases {
     }
 
     /// Ends the connections of a deleted tenant, then drops its schema and its role.
-    pub async fn remove(&self, tenant: &Tenant, now: Timestamp) -> anyhow::Result<()> {
+    pub async fn drop_database(&self, tenant: &Tenant, now: Timestamp) -> anyhow::Result<()> {
         let Some(database) = &tenant.database else { return Ok(()) };
         let _slot = self.connections.acquire().await?;
         let mut conn = self.database.connect_provisioner().await?;
@@ -268,7 +268,7 @@ impl TenantDatabases {
                         tracing::warn!(user, reason, "database session of a tenant ended");
                     }
                 }
-                // The next round follows; while the server is down there are no sessions.
+                // The next round follows; while the server is unreachable there are no sessions.
                 Err(error) => {
                     tracing::debug!(
                         error = format!("{error:#}"),

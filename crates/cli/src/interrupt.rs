@@ -9,7 +9,7 @@ use signal_hook::iterator::Signals;
 
 use crate::error::Exit;
 
-/// From now on Ctrl-C ends the process without a word: it is the way to end a followed log.
+/// From now on Ctrl-C ends the process without a message: it is the way to end a followed log.
 pub(crate) fn quietly() {
     handle(None);
 }

@@ -105,8 +105,8 @@ impl Docker {
     ///
     /// # Errors
     /// The command fails; the message is its stderr.
-    pub fn run(&self, words: &[&str]) -> Result<String> {
-        run(words)
+    pub fn run(&self, args: &[&str]) -> Result<String> {
+        run(args)
     }
 
     /// Lists every container, running or not, in order of their names.
@@ -156,10 +156,10 @@ impl Docker {
     ///
     /// # Errors
     /// The build fails.
-    pub fn build(&self, words: &[String], archive: Vec<u8>, has_buildkit: bool) -> Result<()> {
+    pub fn build(&self, args: &[String], archive: Vec<u8>, has_buildkit: bool) -> Result<()> {
         const SHOWN_LINES: usize = 40;
-        let words = ["build"].into_iter().chain(words.iter().map(String::as_str)).chain(["-"]);
-        let build = cmd("docker", words).env("DOCKER_BUILDKIT", u8::from(has_buildkit).to_string());
+        let args = ["build"].into_iter().chain(args.iter().map(String::as_str)).chain(["-"]);
+        let build = cmd("docker", args).env("DOCKER_BUILDKIT", u8::from(has_buildkit).to_string());
         let build = build.stdin_bytes(archive).stderr_to_stdout().stdout_capture().unchecked();
         let output = build.run().context("cannot run docker")?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -173,9 +173,9 @@ impl Docker {
     /// The engine refuses the archive.
     pub fn import(&self, archive: &Path, tag: &str, changes: &[&str]) -> Result<()> {
         let changes = changes.iter().flat_map(|change| ["--change", change]);
-        let mut words: Vec<_> = ["import"].into_iter().chain(changes).map(OsStr::new).collect();
-        words.extend([archive.as_os_str(), OsStr::new(tag)]);
-        cmd("docker", words).stdout_null().run().context("docker import")?;
+        let mut args: Vec<_> = ["import"].into_iter().chain(changes).map(OsStr::new).collect();
+        args.extend([archive.as_os_str(), OsStr::new(tag)]);
+        cmd("docker", args).stdout_null().run().context("docker import")?;
         Ok(())
     }
 }
@@ -187,11 +187,11 @@ fn containers(labels: &[String]) -> Result<Vec<Container>> {
         return Ok(Vec::new());
     }
     let ids = listed.iter().map(String::as_str);
-    let words: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
+    let args: Vec<_> = ["container", "inspect"].into_iter().chain(ids).collect();
     // A container that was removed after the listing makes the call fail, but the output still
     // contains the others.
     let inspected: Value =
-        serde_json::from_slice(&call(&words)?.stdout).context("docker container inspect")?;
+        serde_json::from_slice(&call(&args)?.stdout).context("docker container inspect")?;
     let mut found: Vec<_> =
         inspected.as_array().into_iter().flatten().map(Container::read).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -200,28 +200,28 @@ fn containers(labels: &[String]) -> Result<Vec<Container>> {
 
 fn list(kind: &str, field: &str, labels: &[String], more: &[&str]) -> Result<BTreeSet<String>> {
     let filters: Vec<_> = labels.iter().map(|label| format!("--filter=label={label}")).collect();
-    let mut words = vec![kind, "ls", "--format", field];
-    words.extend(filters.iter().map(String::as_str));
-    words.extend(more);
-    let listed = run(&words)?;
+    let mut args = vec![kind, "ls", "--format", field];
+    args.extend(filters.iter().map(String::as_str));
+    args.extend(more);
+    let listed = run(&args)?;
     Ok(listed.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-/// Runs `docker` with these words, on the engine that the command finds, and returns its stdout.
+/// Runs `docker` with these arguments, on the engine that the command finds, and returns its stdout.
 ///
 /// # Errors
 /// The command fails; the message is its stderr.
-pub fn run(words: &[&str]) -> Result<String> {
-    let output = call(words)?;
+pub fn run(args: &[&str]) -> Result<String> {
+    let output = call(args)?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let title = words.iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    let title = args.iter().take(2).copied().collect::<Vec<_>>().join(" ");
     ensure!(output.status.success(), "docker {title}: {}", stderr.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Runs `docker` to its end, whatever its exit code.
-fn call(words: &[&str]) -> Result<Output> {
-    output_within("docker", &cmd("docker", words), CALL_TIMEOUT)
+fn call(args: &[&str]) -> Result<Output> {
+    output_within("docker", &cmd("docker", args), CALL_TIMEOUT)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const MANAGED: &str = "cial.managed=1";
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
-/// What compose and the orchestrator made for the installation of this name.
+/// The objects that compose and the orchestrator made for the installation of this name.
 #[derive(Clone, Debug)]
 pub struct InstallationObjects {
     install: String,

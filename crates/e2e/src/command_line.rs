@@ -19,9 +19,9 @@ pub struct Printed {
 ///
 /// # Errors
 /// The installation names no program.
-pub fn command(words: &[&str]) -> Result<Command> {
+pub fn command(args: &[&str]) -> Result<Command> {
     let mut command = Command::new(required("CIAL_E2E_CIAL")?);
-    command.args(words).env("CIAL_CONFIG", required("CIAL_E2E_CONFIG")?);
+    command.args(args).env("CIAL_CONFIG", required("CIAL_E2E_CONFIG")?);
     for name in ["CIAL_SERVER", "CIAL_API_KEY", "CIAL_PROFILE", "CIAL_TENANT"] {
         command.env_remove(name);
     }
@@ -32,8 +32,8 @@ pub fn command(words: &[&str]) -> Result<Command> {
 ///
 /// # Errors
 /// The program cannot be run.
-pub fn cial(words: &[&str], key: Option<&str>) -> Result<Printed> {
-    let mut command = command(words)?;
+pub fn cial(args: &[&str], key: Option<&str>) -> Result<Printed> {
+    let mut command = command(args)?;
     // Keys are secrets, so commands name a variable.
     if let Some(key) = key {
         command.env("ONE_OFF_KEY", key);
@@ -82,9 +82,9 @@ impl Printed {
     ///
     /// # Errors
     /// The code is another one; the message holds both outputs.
-    pub fn expect_code(self, expected: i32, words: &[&str]) -> Result<Self> {
+    pub fn expect_code(self, expected: i32, args: &[&str]) -> Result<Self> {
         let Self { code, stdout, stderr } = &self;
-        ensure!(*code == Some(expected), "cial {}: {code:?}\n{stdout}{stderr}", words.join(" "));
+        ensure!(*code == Some(expected), "cial {}: {code:?}\n{stdout}{stderr}", args.join(" "));
         Ok(self)
     }
 }
@@ -93,8 +93,8 @@ impl Printed {
 ///
 /// # Errors
 /// The command fails or cannot be run.
-pub fn succeed_with_input(words: &[&str], input: &str) -> Result<String> {
-    let mut child = command(words)?
+pub fn succeed_with_input(args: &[&str], input: &str) -> Result<String> {
+    let mut child = command(args)?
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -103,7 +103,7 @@ pub fn succeed_with_input(words: &[&str], input: &str) -> Result<String> {
     let output = child.wait_with_output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let stderr = text(&output.stderr);
-    ensure!(output.status.success(), "cial {}: {}\n{stderr}", words.join(" "), output.status);
+    ensure!(output.status.success(), "cial {}: {}\n{stderr}", args.join(" "), output.status);
     Ok(text(&output.stdout))
 }
 
@@ -111,16 +111,16 @@ pub fn succeed_with_input(words: &[&str], input: &str) -> Result<String> {
 ///
 /// # Errors
 /// The command succeeds or cannot be run.
-pub fn fails(words: &[&str], key: Option<&str>) -> Result<String> {
-    Ok(cial(words, key)?.expect_code(1, words)?.stderr)
+pub fn fails(args: &[&str], key: Option<&str>) -> Result<String> {
+    Ok(cial(args, key)?.expect_code(1, args)?.stderr)
 }
 
 /// Returns the standard output of a command that must succeed.
 ///
 /// # Errors
 /// The command fails or cannot be run.
-pub fn succeed(words: &[&str], key: Option<&str>) -> Result<String> {
-    Ok(cial(words, key)?.expect_code(0, words)?.stdout)
+pub fn succeed(args: &[&str], key: Option<&str>) -> Result<String> {
+    Ok(cial(args, key)?.expect_code(0, args)?.stdout)
 }
 
 /// Creates an app with a release for each image, all with the manifest in a file if one is given.
@@ -152,16 +152,16 @@ pub fn delete_app(app: &str, tenants: &[&str]) -> Result<()> {
 ///
 /// # Errors
 /// The command fails or cannot be run, or prints no JSON.
-pub fn json(words: &[&str]) -> Result<Value> {
-    parsed(words, &succeed(&[words, &["--output", "json"]].concat(), None)?)
+pub fn json(args: &[&str]) -> Result<Value> {
+    parsed(args, &succeed(&[args, &["--output", "json"]].concat(), None)?)
 }
 
 /// Parses what a command printed.
 ///
 /// # Errors
 /// It is no JSON.
-pub fn parsed(words: &[&str], text: &str) -> Result<Value> {
-    serde_json::from_str(text).with_context(|| format!("cial {}: {text}", words.join(" ")))
+pub fn parsed(args: &[&str], text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("cial {}: {text}", args.join(" ")))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Session {
     }
 
     /// A client without a session, at the admin.
-    pub fn stranger(&self) -> Client {
+    pub fn anonymous(&self) -> Client {
         Client::new("localhost", self.installation.admin_port)
     }
 
@@ -153,10 +153,10 @@ impl Session {
     /// admin. Returns the path and query with the token, to which this leads.
     ///
     /// # Errors
-    /// *Open* leads somewhere else, or lets a stranger in.
+    /// *Open* leads somewhere else, or admits an anonymous client.
     pub async fn open(&mut self) -> Result<String> {
         let path = self.path("/open");
-        self.stranger().post(&path, &Value::Null).await?.expect_status(401)?;
+        self.anonymous().post(&path, &Value::Null).await?.expect_status(401)?;
         let tenant = self.installation.tenant_url(&self.slug);
         let begin = redirect(&self.owner.get(&path).await?, &tenant)?;
         let admin = self.installation.admin("");

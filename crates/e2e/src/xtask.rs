@@ -8,28 +8,28 @@ use anyhow::{Context as _, Result, ensure};
 ///
 /// # Errors
 /// Cargo cannot be run.
-pub fn run(words: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
+pub fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    cargo.arg("xtask").args(words).envs(variables.iter().copied());
-    cargo.output().with_context(|| format!("cannot run xtask {}", words.join(" ")))
+    cargo.arg("xtask").args(args).envs(variables.iter().copied());
+    cargo.output().with_context(|| format!("cannot run xtask {}", args.join(" ")))
 }
 
 /// # Errors
 /// The command fails; the message holds its outputs.
-pub fn succeed(words: &[&str], variables: &[(&str, &str)]) -> Result<()> {
-    let output = run(words, variables)?;
+pub fn succeed(args: &[&str], variables: &[(&str, &str)]) -> Result<()> {
+    let output = run(args, variables)?;
     let text = text_of(&output);
-    ensure!(output.status.success(), "xtask {}: {}\n{text}", words.join(" "), output.status);
+    ensure!(output.status.success(), "xtask {}: {}\n{text}", args.join(" "), output.status);
     Ok(())
 }
 
 /// # Errors
 /// The command succeeds.
-pub fn refuse(words: &[&str], variables: &[(&str, &str)]) -> Result<String> {
-    let output = run(words, variables)?;
+pub fn refuse(args: &[&str], variables: &[(&str, &str)]) -> Result<String> {
+    let output = run(args, variables)?;
     let text = text_of(&output);
-    ensure!(!output.status.success(), "xtask {} succeeded:\n{text}", words.join(" "));
+    ensure!(!output.status.success(), "xtask {} succeeded:\n{text}", args.join(" "));
     Ok(text)
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn admits<'a>(
 mod tests {
     use super::*;
 
-    /// What a page elsewhere sends, and whether the core's site serves it.
+    /// Requests that a page elsewhere sends, and whether the core's site serves them.
     #[test]
     fn other_sites_may_lead_a_person_here_and_nothing_else() {
         let metadata = |site, mode, dest| {

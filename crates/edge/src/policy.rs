@@ -151,7 +151,7 @@ impl Policy for EdgePolicy {
             let address = peer.address.map(|address| address.ip().to_string());
             Client::Direct { address, host: head.text("host").map(str::to_owned) }
         };
-        // Of the core half only the pages require it: sign-in and health serve clients without a session, and the API decides itself.
+        // Only the pages of the core half require it: sign-in and health serve clients without a session, and the API decides itself.
         let requires_user = matches!(class, Class::Platform | Class::CoreFront)
             && admission.is_trusted()
             && head.text(REQUIRE_SIGN_IN).is_some()

@@ -68,7 +68,7 @@ pub(crate) fn proxy_error(
             request_context.request_id
         );
     }
-    let code = Code::from_word(error.code()).unwrap_or(Code::Internal);
+    let code = Code::parse(error.code()).unwrap_or(Code::Internal);
     problem(request_context, code, error.public_detail())
 }
 
@@ -113,7 +113,7 @@ mod tests {
             ProxyError::MalformedResponse("rule"),
         ];
         for error in errors {
-            let code = Code::from_word(error.code());
+            let code = Code::parse(error.code());
             assert_eq!(code.map(Code::status), Some(error.status()), "{error:?}");
         }
     }

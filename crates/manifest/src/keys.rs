@@ -6,11 +6,11 @@ use crate::{LOWEST_PORT, RESERVED_PORT};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Program and arguments: at least one text, none with a NUL.
-    Words,
+    Command,
     Port,
     /// A path of HTTP that begins with `/`.
     Path,
-    /// A path of HTTP, or the word `model`.
+    /// A path of HTTP, or `model`.
     Chat,
     /// Paths of HTTP, each exact, or with a slash at the end for whatever begins so.
     PublicPaths,
@@ -40,7 +40,7 @@ pub struct Key {
 pub const KEYS: &[Key] = &[
     Key {
         name: "command",
-        kind: Kind::Words,
+        kind: Kind::Command,
         about: "Program and arguments. The program runs as user 1001 and receives its port in the variable `PORT`.",
         default: "the image's entrypoint and command",
         example: r#"["/usr/bin/notes", "--data", "/home/agent/files"]"#,
@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "public_paths",
         kind: Kind::PublicPaths,
-        about: "Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so; otherwise exactly this path.",
+        about: "Paths that anonymous visitors reach where a tenant requires sign-in. With a slash at the end, whatever begins so; otherwise exactly this path.",
         default: "all paths require sign-in there",
         example: r#"["/webhooks/", "/robots.txt"]"#,
     },
@@ -82,14 +82,14 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "hooks.before_first_start",
-        kind: Kind::Words,
+        kind: Kind::Command,
         about: "A command that runs before the program, as its user, until it succeeded once in the tenant.",
         default: "nothing runs before the program",
         example: r#"["/usr/bin/notes", "init"]"#,
     },
     Key {
         name: "hooks.migrate",
-        kind: Kind::Words,
+        kind: Kind::Command,
         about: "A command that runs before the program, as its user, until it succeeded once since the tenant moved to this release. Where it fails, the start fails.",
         default: "nothing runs before the program",
         example: r#"["/usr/bin/notes", "migrate"]"#,

@@ -42,7 +42,7 @@ pub struct Manifest {
     pub port: Option<u16>,
     /// The path that answers with a status below 400 once the program is ready.
     pub health_path: Option<String>,
-    /// Paths that strangers reach where a tenant requires sign-in.
+    /// Paths that anonymous visitors reach where a tenant requires sign-in.
     pub public_paths: Vec<String>,
     /// Whether the program reaches the tenant's schema on Postgres.
     pub database: bool,
@@ -89,7 +89,7 @@ pub fn fuzz(bytes: &[u8]) {
             assert!(secrets.len() <= MAX_SECRETS);
             assert!(manifest.chat.is_none_or(|chat| chat == CHAT_MODEL || chat.starts_with('/')));
             let commands = [manifest.command, manifest.before_first_start, manifest.migrate];
-            assert!(commands.into_iter().flatten().all(|words| !words.is_empty()));
+            assert!(commands.into_iter().flatten().all(|command| !command.is_empty()));
             assert!(
                 manifest.hook_timeout.is_none_or(|time| (1..=MAX_HOOK_SECONDS).contains(&time))
             );

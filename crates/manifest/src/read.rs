@@ -56,12 +56,12 @@ impl Reader<'_> {
 
     fn value(&mut self, kind: Kind, name: &str, item: &Item) {
         match kind {
-            Kind::Words => {
-                let words = self.words(name, item);
+            Kind::Command => {
+                let command = self.command(name, item);
                 match name {
-                    "hooks.before_first_start" => self.manifest.before_first_start = words,
-                    "hooks.migrate" => self.manifest.migrate = words,
-                    _ => self.manifest.command = words,
+                    "hooks.before_first_start" => self.manifest.before_first_start = command,
+                    "hooks.migrate" => self.manifest.migrate = command,
+                    _ => self.manifest.command = command,
                 }
             }
             Kind::Seconds => self.manifest.hook_timeout = self.seconds(name, item),
@@ -79,7 +79,7 @@ impl Reader<'_> {
         self.faults.push(ManifestError::new(self.text, span, key, message));
     }
 
-    fn words(&mut self, name: &str, item: &Item) -> Option<Vec<String>> {
+    fn command(&mut self, name: &str, item: &Item) -> Option<Vec<String>> {
         let Some(array) = item.as_array() else {
             self.refuse(item.span(), name, r#"must be a list of texts, like ["program", "flag"]"#);
             return None;
@@ -87,10 +87,10 @@ impl Reader<'_> {
         if array.iter().next().and_then(Value::as_str).is_none_or(str::is_empty) {
             self.refuse(item.span(), name, "must begin with a program");
         }
-        for value in array.iter().filter(|value| word(value).is_none()) {
+        for value in array.iter().filter(|value| text(value).is_none()) {
             self.refuse(value.span(), name, "must hold texts without NUL only");
         }
-        Some(array.iter().filter_map(word).map(str::to_owned).collect())
+        Some(array.iter().filter_map(text).map(str::to_owned).collect())
     }
 
     fn port(&mut self, name: &str, item: &Item) -> Option<u16> {
@@ -146,7 +146,7 @@ impl Reader<'_> {
                 self.refuse(value.span(), name, fault);
             }
         }
-        array.iter().filter_map(word).map(str::to_owned).collect()
+        array.iter().filter_map(text).map(str::to_owned).collect()
     }
 
     fn flag(&mut self, name: &str, item: &Item) -> bool {
@@ -191,7 +191,7 @@ impl Reader<'_> {
                 self.refuse(value.span(), name, &fault);
             }
         }
-        let names = array.iter().filter_map(word).map(str::to_owned).collect();
+        let names = array.iter().filter_map(text).map(str::to_owned).collect();
         if name == REQUIRED_SECRETS {
             self.manifest.required_secrets = names;
         } else {
@@ -227,7 +227,7 @@ fn is_path(path: &str) -> bool {
 }
 
 /// A text without NUL, as programs take it.
-fn word(value: &Value) -> Option<&str> {
+fn text(value: &Value) -> Option<&str> {
     value.as_str().filter(|text| !text.contains('\0'))
 }
 

@@ -35,7 +35,7 @@ pub fn markdown() -> String {
 
 const fn kind(kind: Kind) -> &'static str {
     match kind {
-        Kind::Words => "list of texts",
+        Kind::Command => "list of texts",
         Kind::Port | Kind::Seconds => "number",
         Kind::Path | Kind::Chat => "text",
         Kind::PublicPaths | Kind::Names => "list of texts",

@@ -36,7 +36,7 @@ fn schema() -> Value {
 
 fn value_schema(key: &Key) -> Value {
     let mut schema = match key.kind {
-        Kind::Words => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
+        Kind::Command => json!({ "type": "array", "items": { "type": "string" }, "minItems": 1 }),
         Kind::Port => json!({
             "type": "integer", "minimum": LOWEST_PORT, "maximum": u16::MAX, "not": { "const": RESERVED_PORT },
         }),

@@ -16,7 +16,7 @@ pub const TEMPLATE: &str = r#"# How the program of an image runs as a tenant. Ev
 # program is ready as soon as it accepts connections.
 # health = { path = "/healthz" }
 
-# Paths that strangers reach where a tenant requires sign-in. With a slash at the end, whatever begins so.
+# Paths that anonymous visitors reach where a tenant requires sign-in. With a slash at the end, whatever begins so.
 # public_paths = ["/webhooks/", "/robots.txt"]
 
 # Whether the program receives the variable DATABASE_URL, with which it reaches the tenant's own schema

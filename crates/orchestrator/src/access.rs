@@ -10,7 +10,7 @@ use service::Secret;
 use service::api_error::ApiError;
 use service::secret::constant_time_eq;
 
-/// Who may call a route.
+/// The callers that may use a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Everybody who reaches the listener: health and metrics.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 #[derive(Clone, Debug)]
 pub struct AllowedImages {
-    /// The image for specs that name none.
+    /// The image for specs without an image.
     default_tag: String,
     extra_tags: ImageTags,
 }

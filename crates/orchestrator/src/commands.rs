@@ -17,10 +17,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::driver::{CommandControl, RunningCommand};
 
-/// Who started a command. Those of each kind leave the places of the other free.
+/// The origin of a command. Each kind has places of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CommandKind {
-    /// A person, or a script of one.
+    /// A person, or a person's script.
     Person,
     /// A workflow: one attempt of a task.
     Task,
@@ -35,7 +35,7 @@ impl CommandKind {
         }
     }
 
-    /// One tenant leaves most places to the others. Its workflows run one task at a time.
+    /// Concurrent commands in one tenant: most places are left to the others. Workflows run one task at a time.
     pub const fn limit_per_tenant(self) -> usize {
         match self {
             Self::Person => 4,
@@ -48,8 +48,8 @@ impl CommandKind {
 /// connection.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 const END_TIMEOUT: Duration = Duration::from_secs(3);
-/// A reader that takes no output for so long is gone: it would hold a place, and its tenant awake. As long as a person may
-/// pause the output in a terminal.
+/// A reader that takes no output for this long counts as gone: it would hold a place, and keep its tenant awake. A person may
+/// pause the output in a terminal, so the time is long.
 const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// The longest message of a client.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 10;
@@ -79,7 +79,7 @@ impl Commands {
         count(&self.lock(), kind)
     }
 
-    /// `None` at the bound of the tenant, or of all tenants.
+    /// Takes a place; `None` at the bound of the tenant, or of all tenants.
     pub(crate) fn begin(
         self: &Arc<Self>,
         kind: CommandKind,
@@ -98,12 +98,12 @@ impl Commands {
         self.relays.spawn(relay);
     }
 
-    /// Ends all commands: nobody could read them any more.
+    /// Ends all commands, because their readers lose the connection.
     pub(crate) fn shut_down(&self) {
         self.shutdown.cancel();
     }
 
-    /// Waits for the commands that were ended, for a bounded time.
+    /// Waits for the ended commands, for a bounded time.
     pub(crate) async fn wait_for_ends(&self) {
         self.relays.close();
         if tokio::time::timeout(END_TIMEOUT, self.relays.wait()).await.is_err() {
@@ -133,12 +133,12 @@ impl Drop for CommandSlot {
     }
 }
 
-/// What the two directions know of each other.
+/// The state that both directions of a relay share.
 #[derive(Default)]
 struct Liveness {
-    /// Something arrived from the reader since the last ping.
-    heard: AtomicBool,
-    /// Input waits for the command, so nothing is read from the reader.
+    /// Whether the reader sent anything since the last ping.
+    has_received: AtomicBool,
+    /// Whether input waits for the command, so that nothing is read from the reader.
     is_writing: AtomicBool,
 }
 
@@ -181,7 +181,7 @@ impl CommandSlot {
             sink.send(Message::text(text)).await?;
             sink.close().await
         };
-        // Who left needs no exit code.
+        // A reader that left needs no exit code.
         let _ = tokio::time::timeout(END_TIMEOUT, tell).await;
     }
 }
@@ -194,7 +194,7 @@ async fn send_output<S: Sink<Message> + Unpin>(
 ) -> bool {
     let mut ping = tokio::time::interval(PING_INTERVAL);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick is now.
+    // The first tick is immediate.
     ping.tick().await;
     let mut unanswered = 0;
     loop {
@@ -205,8 +205,8 @@ async fn send_output<S: Sink<Message> + Unpin>(
                 Some(Err(_)) | None => return true,
             },
             _ = ping.tick() => {
-                let heard = liveness.heard.swap(false, Ordering::Relaxed);
-                let is_silent = !heard && !liveness.is_writing.load(Ordering::Relaxed);
+                let has_received = liveness.has_received.swap(false, Ordering::Relaxed);
+                let is_silent = !has_received && !liveness.is_writing.load(Ordering::Relaxed);
                 unanswered = if is_silent { unanswered + 1 } else { 0 };
                 if unanswered > 2 {
                     return false;
@@ -238,7 +238,7 @@ async fn read_messages(
     // `None` once the command takes no more input.
     let mut input = Some(input);
     while let Some(Ok(message)) = stream.next().await {
-        liveness.heard.store(true, Ordering::Relaxed);
+        liveness.has_received.store(true, Ordering::Relaxed);
         match message {
             Message::Binary(bytes) => {
                 let Some(open) = &mut input else { continue };

@@ -78,8 +78,8 @@ impl Controller {
         Arc::new(Self { store, operations, sleep: Arc::new(sleep), commands, metrics })
     }
 
-    /// Follows the engine, and does what was decided, for as long as it is polled. Once in the life of a controller: a second
-    /// call ends at once.
+    /// Follows the engine and executes commands, for as long as it is polled. A second call on the same controller ends at
+    /// once.
     pub async fn run(self: Arc<Self>) {
         let Some(mut commands) = self.sleep.take_commands() else { return };
         let revocations = self.operations.revocations().run();

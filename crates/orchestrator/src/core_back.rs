@@ -21,10 +21,10 @@ pub const SUMMARIES_TIMEOUT: Duration = Duration::from_secs(5);
 const GAUGES_REQUEST: &[u8] =
     b"GET /gauges HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const BUSY_REQUEST: &[u8] = b"GET /busy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-/// Far above the largest list that a tenant may declare.
+/// The largest accepted response, far above the largest list that a tenant may declare.
 const MAX_RESPONSE_BYTES: u64 = 256 << 10;
 
-/// Why there is no busy list, worded as the end of a sentence for the tenant's owner.
+/// The reason why there is no busy list, as the end of a sentence for the tenant's owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BusyError {
     /// The tenant gave no valid response: it counts as not busy.

@@ -1,4 +1,4 @@
-//! Calls to the database proxy, about tenants whose apps want a database. A proxy that is down delays nobody: when it starts,
+//! Calls to the database proxy, about tenants whose apps want a database. An unreachable proxy delays nobody: when it starts,
 //! it listens for every tenant by itself, and it has no connections.
 
 use std::io;

@@ -46,7 +46,7 @@ use crate::tenants::state_dir::StateDir;
 
 /// Serves until the process receives a stop signal.
 pub fn serve(env: &Env) -> Result<(), ServiceError> {
-    // First: the secrets are readable for the user that the process becomes, and for no other.
+    // The user changes first: only the new user may read the secrets.
     privilege::drop_root(&settings::socket(env)?)?;
     let settings = Settings::read(env)?;
     service::logs::init(&settings.log);
@@ -112,7 +112,7 @@ pub async fn serve_api(
     Ok(())
 }
 
-/// For responses under way.
+/// How long responses under way may take at the end.
 const SHUTDOWN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn start_controller(settings: Settings, sleep: SleepSettings) -> anyhow::Result<Arc<Controller>> {

@@ -25,7 +25,7 @@ const HEALTH_REQUEST: &[u8] =
     b"GET /.cial/api/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const HEALTHY_STATUS: &[u8] = b"HTTP/1.1 200 ";
 
-/// Limits the recheck of a tenant that was ready before events were missed. A slower tenant no
+/// Bounds the recheck of a tenant that was ready before events were missed. A slower tenant no
 /// longer counts as ready.
 const RECHECK_TIMEOUT: Duration = Duration::from_secs(1);
 

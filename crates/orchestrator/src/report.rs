@@ -1,4 +1,4 @@
-//! The `report` subcommand: what is wrong with what the running orchestrator holds, read from its own API for tools on
+//! The `report` subcommand: problems of the running orchestrator and its tenants, read from its own API for tools on
 //! the same machine, like `cargo xtask doctor`. Tenants are named by their ids.
 
 use std::net::SocketAddr;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_enforces_the_disk_limits_is_noted_and_a_service_that_is_down_is_a_problem() {
+    fn what_enforces_the_disk_limits_is_noted_and_a_service_that_fails_is_a_problem() {
         let check =
             |quota| disk(2 << 30, quota, tenant(Some(1 << 20), DiskEnforcement::Filesystem));
         let ready = check(QuotaService::Ready);
@@ -170,9 +170,9 @@ mod tests {
         assert!(ready.notes[1].starts_with("the file system enforces"), "{:?}", ready.notes);
         let own = format!("{ID}: 1.0 MiB of 10.0 MiB used, enforced by the file system");
         assert_eq!(ready.notes[2], own);
-        let down = check(QuotaService::Failed("the service quota does not respond".to_owned()));
+        let failed = check(QuotaService::Failed("the service quota does not respond".to_owned()));
         let line = "the service quota does not respond: disk limits are measured meanwhile";
-        assert_eq!(down.problems, [line]);
+        assert_eq!(failed.problems, [line]);
         let other = check(QuotaService::Unsupported(
             "/volumes is on neither btrfs, XFS nor ext4".to_owned(),
         ));

@@ -26,10 +26,10 @@ const DELIVERY_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// After this many attempts the next readiness delivers the list.
 const MAX_ATTEMPTS: u32 = 40;
 
-/// Why a tenant did not acknowledge.
+/// The reason why a tenant did not acknowledge.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RevokeError {
-    /// Its image does not serve the call, so that repeating it is of no use.
+    /// The tenant's image does not serve the call, so that a retry is useless.
     #[error("the tenant's image cannot end sessions")]
     Unsupported,
     #[error("{0}")]

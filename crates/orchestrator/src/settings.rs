@@ -262,9 +262,9 @@ fn public_key(vars: &mut SettingsReader<'_>) -> Option<Option<String>> {
     }
 }
 
-/// Defines a setting that is one of two words.
+/// Defines a setting that is one of two values.
 macro_rules! one_of_two {
-    ($name:ident { $($variant:ident = $word:literal),+ }) => {
+    ($name:ident { $($variant:ident = $value:literal),+ }) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($variant),+ }
 
@@ -273,8 +273,8 @@ macro_rules! one_of_two {
 
             fn from_str(text: &str) -> Result<Self, NotOneOf> {
                 match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(NotOneOf(&[$($word),+])),
+                    $($value => Ok(Self::$variant),)+
+                    _ => Err(NotOneOf(&[$($value),+])),
                 }
             }
         }

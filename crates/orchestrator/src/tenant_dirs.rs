@@ -66,7 +66,7 @@ impl DirRoots {
     }
 }
 
-/// Why the directories of a start are not created.
+/// The reason why the directories of a start are not created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The names of the secrets that the release requires and that have no value.
@@ -167,7 +167,7 @@ impl TenantDirs {
         let _change = self.begin_change();
         let limit_bytes = spec.limits.disk_bytes;
         let share = match read_share(&secrets) {
-            // What enforces another limit does not hold the tenant to this one.
+            // A filesystem that enforces another limit does not hold the tenant to this one.
             Some(known) => DiskShare {
                 limit_bytes,
                 is_enforced: known.is_enforced && known.limit_bytes == limit_bytes,
@@ -254,7 +254,7 @@ fn open(keys: &SealingKeys, purpose: &Purpose, sealed: &str) -> io::Result<Varia
     Ok(serde_json::from_slice(&plain)?)
 }
 
-/// The share that the tenant was last told.
+/// The share that was last reported to the tenant.
 fn read_share(secrets: &Path) -> Option<DiskShare> {
     serde_json::from_slice(&fs::read(secrets.join(inside::DISK_SHARE)).ok()?).ok()
 }

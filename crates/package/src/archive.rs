@@ -64,7 +64,7 @@ pub fn read_tar(tar: impl Read) -> Result<Package, Fault> {
     for entry in archive.entries().map_err(|error| read_error(&error))? {
         contents.add(entry.map_err(|error| read_error(&error))?)?;
     }
-    // What follows the end of the tar is padding; the checksum of the compression comes after it.
+    // The rest after the end of the tar is padding; the checksum of the compression comes after it.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| read_error(&error))?;
     contents.package()
 }

@@ -9,8 +9,8 @@ use crate::{Fault, FieldFault, Package, Task, Workflow};
 pub(crate) const MAX_BYTES: usize = 64 << 10;
 const MAX_WORKFLOWS: usize = 50;
 pub(crate) const MAX_TASKS: usize = 100;
-pub(crate) const MAX_WORDS: usize = 64;
-const MAX_WORD_BYTES: usize = 4_096;
+pub(crate) const MAX_ARGS: usize = 64;
+const MAX_ARG_BYTES: usize = 4_096;
 pub(crate) const MAX_NAMES: usize = 32;
 const MAX_ABOUT_CHARS: usize = 300;
 pub(crate) const MAX_RETRIES: i64 = 10;
@@ -215,16 +215,16 @@ impl Reader<'_> {
     }
 
     fn command(&mut self, table: &dyn TableLike, place: &str) -> Vec<String> {
-        let is_word = |word: &str| word.len() <= MAX_WORD_BYTES && !word.contains('\0');
-        let words = self.texts(table, place, MAX_WORDS, is_word, "must be a list of at most 64 texts of at most 4096 bytes without NUL, like [\"bin/fetch\", \"--all\"]");
-        match words.first() {
+        let is_arg = |arg: &str| arg.len() <= MAX_ARG_BYTES && !arg.contains('\0');
+        let args = self.texts(table, place, MAX_ARGS, is_arg, "must be a list of at most 64 texts of at most 4096 bytes without NUL, like [\"bin/fetch\", \"--all\"]");
+        match args.first() {
             Some(program) if self.executables.contains(program.as_str()) => {}
             Some(_) | None => self.refuse(
                 place,
                 "must begin with an executable file of the package, by its path below the folder",
             ),
         }
-        words
+        args
     }
 
     fn names(&mut self, table: &dyn TableLike, place: &str) -> Vec<String> {

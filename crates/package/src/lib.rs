@@ -19,7 +19,7 @@ pub const DESCRIPTION: &str = "package.toml";
 /// The largest archive, compressed.
 pub const MAX_BYTES: usize = 100_000_000;
 
-/// What an archive holds.
+/// The content of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     pub name: String,

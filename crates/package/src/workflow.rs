@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::description::{MAX_NAMES, MAX_RETRIES, MAX_TASKS, MAX_TIMEOUT_SECONDS, MAX_WORDS};
+use crate::description::{MAX_ARGS, MAX_NAMES, MAX_RETRIES, MAX_TASKS, MAX_TIMEOUT_SECONDS};
 
 /// Tasks that run together, in the order of their dependencies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ impl Workflow {
     /// Whether it is no larger than a description may make it. One that comes from elsewhere may be larger.
     pub fn is_within_limits(&self) -> bool {
         let fits = |task: &Task| {
-            task.command.len() <= MAX_WORDS
+            task.command.len() <= MAX_ARGS
                 && task.inputs.len() <= MAX_NAMES
                 && task.after.len() <= MAX_NAMES
                 && i64::from(task.retries) <= MAX_RETRIES
@@ -92,7 +92,7 @@ mod tests {
         assert!(!workflow((0..=MAX_TASKS).map(task).collect()).is_within_limits());
         assert!(!with(|task| task.after = vec!["x".to_owned(); MAX_NAMES + 1]));
         assert!(!with(|task| task.inputs = vec!["x".to_owned(); MAX_NAMES + 1]));
-        assert!(!with(|task| task.command = vec!["x".to_owned(); MAX_WORDS + 1]));
+        assert!(!with(|task| task.command = vec!["x".to_owned(); MAX_ARGS + 1]));
         assert!(!with(|task| task.retries = 11));
         assert!(!with(|task| task.timeout_seconds = 0));
         assert!(!with(|task| task.timeout_seconds = u32::MAX));

@@ -20,7 +20,7 @@ pub struct AuditEntry<J> {
     /// The platform role of a person or the role of a key, at that time.
     pub role: String,
     pub session_id: Option<Uuid>,
-    /// A word like `tenant.create`.
+    /// A name like `tenant.create`.
     pub action: String,
     /// Kind and name, like `tenant:acme`.
     pub resource: String,

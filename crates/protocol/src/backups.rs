@@ -42,7 +42,7 @@ pub struct Backup {
     /// The time of the schedule, or of the request.
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub due_at: String,
-    /// Who requested it; null: the schedule did.
+    /// The requester of the backup; null: the schedule.
     pub requested_by: Option<String>,
     /// Whether it has waited for too long.
     pub overdue: bool,
@@ -53,7 +53,7 @@ pub struct Backup {
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub current_at: Option<String>,
     pub bytes: Option<i64>,
-    /// Of the archive, hexadecimal.
+    /// The checksum of the archive, hexadecimal.
     pub sha256: Option<String>,
     /// The name of the archive below the store's address.
     pub object: String,
@@ -70,7 +70,7 @@ pub struct BackupList {
     pub next: Option<Uuid>,
 }
 
-/// What is wrong with the backups.
+/// The problems of the backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupStatus {

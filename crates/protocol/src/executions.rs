@@ -148,7 +148,7 @@ pub struct ExecutionTask {
     pub attempts: i32,
     /// Why the last attempt failed.
     pub reason: Option<String>,
-    /// What the task left as its result.
+    /// The result of the task.
     pub output: Option<Value>,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub started_at: Option<String>,

@@ -124,7 +124,7 @@ pub struct FileSpace {
     pub limit_bytes: Option<u64>,
     /// As last observed; `null` while it is not known.
     pub used_bytes: Option<u64>,
-    /// What is left of the limit, and at most what is left of the disk.
+    /// The bytes left of the limit, at most those left of the disk.
     pub available_bytes: u64,
 }
 
@@ -147,7 +147,7 @@ pub struct FilePage {
     pub items: Vec<FileEntry>,
     /// The last name of the page, unless it is the last page.
     pub next: Option<String>,
-    /// What the file system has left for a user without privileges.
+    /// The space that is free for a user without privileges.
     pub free_bytes: u64,
 }
 
@@ -161,7 +161,7 @@ pub struct FileList {
     pub space: FileSpace,
 }
 
-/// What core-back asks of the file server.
+/// A request of core-back to the file server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FileRequest {

@@ -106,7 +106,7 @@ pub struct Activity {
     /// Grows with every entry of the tenant.
     pub id: i64,
     pub workspace_id: Uuid,
-    /// A word such as `a2a_receive`.
+    /// A name such as `a2a_receive`.
     #[serde(rename = "type")]
     pub kind: String,
     pub source_id: Option<Uuid>,
@@ -193,7 +193,7 @@ pub struct Message {
     pub created_at: String,
 }
 
-/// Who wrote a message.
+/// The author of a message.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,7 +12,7 @@ const HUB_ALIAS: &str = "index.docker.io";
 const HUB_NAMESPACE: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 const MAX_HOST_LENGTH: usize = 253;
-/// Of host, port and path: the engine's bound of 255, less what a name of our own adds.
+/// The longest host, port and path: the engine's bound of 255, less the prefix of a marker.
 const MAX_REPOSITORY_LENGTH: usize = 190;
 const MAX_TAG_LENGTH: usize = 128;
 /// The longest time from the preparation of an image to the end of the statements that write its release. The image is held
@@ -274,7 +274,7 @@ impl RegistryImage {
         self.repository.host()
     }
 
-    /// What the registry is asked for: the digest, or the tag.
+    /// The version to request from the registry: the digest, or the tag.
     pub fn version(&self) -> &str {
         self.digest.as_deref().unwrap_or(&self.tag)
     }
@@ -361,7 +361,7 @@ impl FromStr for PullPolicy {
     }
 }
 
-/// What a registry asks for, in the clear: between app-api and the orchestrator it travels as [`SealedLogin`] only.
+/// The credentials of a registry, in the clear: between app-api and the orchestrator it travels as [`SealedLogin`] only.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryLogin {

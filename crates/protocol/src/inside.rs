@@ -107,7 +107,7 @@ pub const HOOK_STATE_DIR: &str = ".cial";
 pub const COMMAND_ID: &str = "CIAL_COMMAND_ID";
 /// Variable for [`supervisor_commands::RUN`]: the tenant's own variables and the URL of its database, as JSON.
 pub const COMMAND_VARIABLES: &str = "CIAL_COMMAND_VARIABLES";
-/// What the program of PID 1 does beside being PID 1, by its first argument. Each runs as `agent`.
+/// The subcommands of the program of PID 1. Each runs as `agent`.
 pub mod supervisor_commands {
     /// `start-app FOLDER`: runs the hooks that are due by the state in the tenant's files, and becomes the app's program.
     pub const START: &str = "start-app";

@@ -1,4 +1,4 @@
-//! The words all parts of Cial share. Serde types and pure functions: no I/O, no async.
+//! The types and names that all parts of Cial share. Serde types and pure functions: no I/O, no async.
 //!
 //! One file per conversation; a type that crosses a process boundary lives here and nowhere else.
 

@@ -60,10 +60,10 @@ pub struct SetModel {
     /// The longest reply, sent to the endpoint as `max_tokens`; absent: the endpoint's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
-    /// Of each tenant; 20 unless given.
+    /// The limit of each tenant; 20 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
-    /// Of each tenant, by days of UTC; 200,000 unless given.
+    /// The limit of each tenant on a day of UTC; 200,000 unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_per_day: Option<u64>,
 }
@@ -84,7 +84,7 @@ pub struct ModelEndpoint {
     pub updated_at: String,
 }
 
-/// What a tenant used of the model.
+/// The use of the model by a tenant.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelUsage {
@@ -98,7 +98,7 @@ pub struct ModelUsage {
     pub days: Vec<ModelUsageDay>,
 }
 
-/// What a tenant used on one day of UTC.
+/// The use by a tenant on one day of UTC.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelUsageDay {

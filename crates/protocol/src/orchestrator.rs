@@ -198,7 +198,7 @@ pub enum QuotaService {
     Ready,
 }
 
-/// What holds a tenant to its disk limit.
+/// The mechanism that holds a tenant to its disk limit.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

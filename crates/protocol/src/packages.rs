@@ -28,14 +28,14 @@ pub struct Package {
     pub about: String,
     /// The size of the archive as it was uploaded.
     pub bytes: i64,
-    /// Of the archive as it was uploaded, in hexadecimal.
+    /// The checksum of the uploaded archive, in hexadecimal.
     pub sha256: String,
     /// Null for a package without a signature.
     #[serde(default)]
     pub signed_by: Option<SignedBy>,
     /// The names of its workflows.
     pub workflows: Vec<String>,
-    /// Who uploaded it: an e-mail address or the name of a key.
+    /// The uploader: an e-mail address or the name of a key.
     pub created_by: String,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub created_at: String,

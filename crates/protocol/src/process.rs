@@ -103,7 +103,7 @@ pub struct PrepareImage {
     pub image: String,
     #[serde(default)]
     pub pull: PullPolicy,
-    /// What the registry in the name asks for.
+    /// The credentials for the registry in the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<SealedLogin>,
     pub app: AppSpec,

@@ -67,8 +67,8 @@ const fn default_watch_seconds() -> u32 {
     DEFAULT_WATCH_SECONDS
 }
 
-macro_rules! words {
-    ($($(#[$attribute:meta])* $name:ident { $($(#[$variant_attribute:meta])* $variant:ident = $word:literal,)+ })+) => {$(
+macro_rules! string_enums {
+    ($($(#[$attribute:meta])* $name:ident { $($(#[$variant_attribute:meta])* $variant:ident = $name_on_wire:literal,)+ })+) => {$(
         $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -79,7 +79,7 @@ macro_rules! words {
 
         impl $name {
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
+                match self { $(Self::$variant => $name_on_wire,)+ }
             }
         }
 
@@ -91,7 +91,7 @@ macro_rules! words {
     )+};
 }
 
-words! {
+string_enums! {
     RolloutState {
         Running = "running",
         /// No tenant begins to move; those that move finish.
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_is_the_one_on_the_wire() {
+    fn each_name_is_the_one_on_the_wire() {
         for state in [RolloutState::Running, RolloutState::RollingBack, RolloutState::Aborted] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
         }

@@ -69,7 +69,7 @@ impl Spec {
     }
 }
 
-/// What one tenant may use of its machine.
+/// The resources that one tenant may use.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 /// The state that app-api stores and shows.
 ///
-/// The documentation of the module tells the state from the other enums of a tenant.
+/// The documentation of the module distinguishes the state from the other enums of a tenant.
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,7 +170,7 @@ impl fmt::Display for State {
     }
 }
 
-/// A word that is not a state.
+/// A text that names no state.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UnknownState;
 

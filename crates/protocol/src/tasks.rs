@@ -20,7 +20,7 @@ const MIN_COUNTED_BYTES: usize = 100;
 /// The largest result that a task may leave.
 pub const MAX_RESULT_BYTES: usize = 64 << 10;
 
-/// What a line of this length takes of [`MAX_OUTPUT_BYTES`].
+/// Returns the bytes that a line of this length counts against [`MAX_OUTPUT_BYTES`].
 pub const fn counted_bytes(length: usize) -> usize {
     if length < MIN_COUNTED_BYTES { MIN_COUNTED_BYTES } else { length + 1 }
 }
@@ -84,7 +84,7 @@ pub enum TaskMessage {
     Ended {
         #[serde(default)]
         failure: Option<String>,
-        /// What the task wrote as its result.
+        /// The result that the task wrote.
         #[serde(default)]
         result: Option<Value>,
     },

@@ -27,7 +27,7 @@ impl TriggerKind {
     }
 }
 
-/// What becomes of times that passed while nothing could fire, for example because the control plane was away.
+/// Decides about times that passed during an outage of the control plane, when nothing could fire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

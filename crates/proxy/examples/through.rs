@@ -36,10 +36,10 @@ impl Policy for Through {
 }
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let number = |word: &str| word.parse::<usize>().unwrap();
-    match words[..] {
+    match args[..] {
         ["serve", port, socket] => serve(port, socket),
         ["backend", socket] => backend(socket),
         ["ask", port, clients, requests, size] => {

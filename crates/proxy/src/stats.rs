@@ -45,7 +45,7 @@ impl Stats {
         self.evicted.load(Relaxed)
     }
 
-    /// How many connections were refused because their client had all the seats that it may have.
+    /// How many connections were refused because their client had as many as it may have.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
     }

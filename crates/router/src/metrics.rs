@@ -235,7 +235,7 @@ impl Metrics {
             ),
             (
                 "refused_connections",
-                "Connections refused because their client had all the seats it may have",
+                "Connections refused because their client had as many as it may have",
                 self.engine(Stats::refused),
             ),
             ("unleased", "Requests forwarded without a lease", self.sum(|c| &c.unleased)),

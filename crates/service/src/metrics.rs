@@ -107,19 +107,19 @@ mod tests {
         let mut registry = Registry::with_prefix("cial");
         let errors = Described::<Family<Labels<1>, Counter>>::default();
         registry.register("errors", "Errors by code", errors.clone());
-        Bounded { current: 1, limit: 2 }.register(&mut registry, "seats", "Seats");
+        Bounded { current: 1, limit: 2 }.register(&mut registry, "places", "Places");
         let calls = [("start", 3), ("thaw", 0)]
             .map(|(kind, current)| ([("kind", kind)], Bounded { current, limit: 4 }));
         Bounded::register_family(&mut registry, "calls", "Calls", &calls);
         insta::assert_snapshot!(render(&registry), @r#"
         # HELP cial_errors_total Errors by code.
         # TYPE cial_errors_total counter
-        # HELP cial_seats_current Seats: now.
-        # TYPE cial_seats_current gauge
-        cial_seats_current 1
-        # HELP cial_seats_limit Seats: at most.
-        # TYPE cial_seats_limit gauge
-        cial_seats_limit 2
+        # HELP cial_places_current Places: now.
+        # TYPE cial_places_current gauge
+        cial_places_current 1
+        # HELP cial_places_limit Places: at most.
+        # TYPE cial_places_limit gauge
+        cial_places_limit 2
         # HELP cial_calls_current Calls: now.
         # TYPE cial_calls_current gauge
         cial_calls_current{kind="start"} 3

@@ -39,12 +39,12 @@ impl<S: Sync> FromRequestParts<S> for WebSocketUpgrade {
         let headers = &parts.headers;
         let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
         if parts.method != Method::GET
-            || !has_word(headers, header::CONNECTION, "upgrade")
-            || !has_word(headers, header::UPGRADE, "websocket")
+            || !has_token(headers, header::CONNECTION, "upgrade")
+            || !has_token(headers, header::UPGRADE, "websocket")
         {
             return Err(ApiError::new(Code::UpgradeRequired, "Connect as a WebSocket."));
         }
-        if !has_word(headers, header::SEC_WEBSOCKET_VERSION, "13") {
+        if !has_token(headers, header::SEC_WEBSOCKET_VERSION, "13") {
             let detail = "WebSockets are served in version 13.";
             return Err(ApiError::new(Code::UpgradeVersion, detail));
         }
@@ -68,8 +68,8 @@ pub fn switching_protocols(accept: HeaderValue) -> Response {
     (StatusCode::SWITCHING_PROTOCOLS, headers, Body::empty()).into_response()
 }
 
-/// Whether a header, a list with commas, has a word in any case.
-fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
+/// Whether a header, a list with commas, has a token in any case.
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(word))
+    values.flat_map(|value| value.split(',')).any(|found| found.trim().eq_ignore_ascii_case(token))
 }

@@ -15,9 +15,9 @@ use protocol::inside::{START_APP, link, supervisor_commands};
 use supervisor::Layout;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args();
-    let name = words.next().unwrap_or_default();
-    let rest: Vec<_> = words.collect();
+    let mut args = std::env::args();
+    let name = args.next().unwrap_or_default();
+    let rest: Vec<_> = args.collect();
     if name.ends_with("rehearsal") {
         if rest[0] == supervisor::app::PROBE {
             return supervisor::probe::run(&rest[1..]);

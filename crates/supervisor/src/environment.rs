@@ -47,7 +47,7 @@ pub const SETTINGS: &[Variable] = &[
     Variable {
         name: inside::PUBLIC_PATHS,
         zones: &[Zone::Core],
-        purpose: "the paths of an app that strangers reach where the tenant requires sign-in, as JSON, for the edge",
+        purpose: "the paths of an app that anonymous visitors reach where the tenant requires sign-in, as JSON, for the edge",
     },
 ];
 /// The prefix of the platform's own variables: the core reads them, and the app never receives one.

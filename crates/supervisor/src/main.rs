@@ -6,14 +6,14 @@ use protocol::inside::{START_APP, supervisor_commands};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (word, rest) = match arguments.split_first() {
-        Some((word, rest)) => (word.as_str(), rest),
+    let (subcommand, rest) = match arguments.split_first() {
+        Some((subcommand, rest)) => (subcommand.as_str(), rest),
         None => ("", [].as_slice()),
     };
     // Not `service`, which reads the variables of every other program, because that crate brings a
     // runtime along.
     let variables = || std::env::vars_os().collect();
-    match word {
+    match subcommand {
         supervisor::app::PROBE => supervisor::probe::run(rest),
         supervisor::files::FILES => supervisor::files::run(rest),
         supervisor_commands::START => {

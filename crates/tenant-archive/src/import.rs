@@ -34,7 +34,7 @@ pub struct Importer {
     parts: VecDeque<Part>,
     limit_bytes: u64,
     volume_bytes: u64,
-    /// What the manifest says about the schema.
+    /// Whether the manifest names a schema.
     has_database: bool,
     database_files: u64,
     /// A file that is shorter than the others is the last one.
@@ -68,7 +68,7 @@ enum Current {
 
 const MAX_MANIFEST_BYTES: usize = 1 << 20;
 const MAX_CHECKSUMS_BYTES: usize = 64 << 10;
-/// What an entry takes of a disk besides its content.
+/// The space that an entry takes on a disk besides its content.
 const ENTRY_BYTES: u64 = 512;
 /// Content takes whole blocks of a disk.
 const BLOCK_BYTES: u64 = 4_096;

@@ -106,7 +106,7 @@ fn read_tar(tar: &[u8]) -> Result<(), Fault> {
         }
     }
     importer.finish()?;
-    // What is accepted and written again is the same, and is accepted as a volume.
+    // An accepted archive that is written again is the same, and is accepted as a volume.
     let mut exporter = Exporter::volumes_only();
     exporter.push_volumes(&volumes)?;
     exporter.end_volumes()?;

@@ -1,4 +1,4 @@
-//! What the archive says about itself and its tenant.
+//! The manifest: the archive's description of itself and of its tenant.
 
 use protocol::spec::{Limits, Policy};
 use protocol::{Slug, TenantId, Timestamp};
@@ -86,7 +86,7 @@ impl Manifest {
     }
 }
 
-/// What [`CHECKSUMS`](crate::CHECKSUMS) holds.
+/// The content of [`CHECKSUMS`](crate::CHECKSUMS).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Checksums {

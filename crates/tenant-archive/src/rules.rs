@@ -1,4 +1,4 @@
-//! What an entry of a volume may be. The entries are unpacked by a process with all rights, in their order, so nothing in
+//! The rules for entries of a volume. The entries are unpacked by a process with all rights, in their order, so nothing in
 //! them may lead it elsewhere.
 
 use std::collections::HashSet;

@@ -98,7 +98,7 @@ impl ExtensionKind {
     }
 }
 
-/// What extensions say about the next entry.
+/// The fields of the next entry that extensions set.
 #[derive(Default)]
 struct Extensions {
     path: Option<Vec<u8>>,

@@ -6,7 +6,7 @@
 use protocol::history::{ChannelEnvelope, ChannelMessage, ChannelMeta, Registration};
 use uuid::Uuid;
 
-const MAX_WORD_BYTES: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// Reads an id in its usual form: 32 digits in five groups, which hold neither a path nor markup.
 pub fn parse_id(text: &str) -> Option<Uuid> {
@@ -26,8 +26,8 @@ pub fn envelope(message: ChannelMessage, peer: Option<&Registration>) -> Channel
     let peer = peer.filter(|peer| Some(peer.workspace_id) == id);
     let meta = ChannelMeta {
         peer_id: id.map(|id| id.to_string()).unwrap_or_default(),
-        kind: word(kind),
-        method: word(method),
+        kind: plain_name(kind),
+        method: plain_name(method),
         agent_card_url: id.map(|_| agent_card_url(&peer_id)),
         peer_name: peer.map(|peer| without_markup(&peer.name)),
         peer_role: peer.and_then(|peer| peer.role.as_deref()).map(without_markup),
@@ -35,10 +35,10 @@ pub fn envelope(message: ChannelMessage, peer: Option<&Registration>) -> Channel
     ChannelEnvelope { content, meta }
 }
 
-/// The text if it is a short word such as `message/send`, and else nothing.
-fn word(text: String) -> String {
+/// The text if it is a short name such as `message/send`, and else nothing.
+fn plain_name(text: String) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'/');
-    match text.len() <= MAX_WORD_BYTES && text.bytes().all(is_plain) {
+    match text.len() <= MAX_NAME_BYTES && text.bytes().all(is_plain) {
         true => text,
         false => String::new(),
     }

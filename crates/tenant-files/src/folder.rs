@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-/// What the group of `agent` may read and nobody else.
+/// The mode of files that only `agent` and its group may read.
 pub(crate) const FILE_MODE: Mode = Mode::from_raw_mode(0o640);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o750);
 
@@ -108,7 +108,7 @@ impl Top {
         let is_more = names.len() > limit;
         let names: Vec<String> = names.into_iter().take(limit).collect();
         let next = names.last().filter(|_| is_more).cloned();
-        // What is deleted meanwhile is not listed.
+        // Files that are deleted meanwhile are not listed.
         let items = names.into_iter().filter_map(|name| entry(&fd, name)).collect();
         Ok(FilePage { items, next, free_bytes: self.free_bytes()? })
     }

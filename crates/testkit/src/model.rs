@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::peer::read_request;
 
-/// What the endpoint does next; after the last step it closes the connection.
+/// The next act of the endpoint; after the last step it closes the connection.
 #[derive(Clone, Debug)]
 pub enum Step {
     Send(Vec<u8>),
@@ -134,7 +134,7 @@ pub fn delta(text: &str) -> Step {
     event(&json!({ "choices": [{ "index": 0, "delta": { "content": text } }] }).to_string())
 }
 
-/// What ends a reply that took these tokens.
+/// The end of a reply that used these tokens.
 pub fn end(prompt_tokens: u64, completion_tokens: u64) -> Step {
     let stop = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] });
     let usage = json!({ "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens });

@@ -105,10 +105,10 @@ impl Drop for Registry {
     }
 }
 
-fn docker(config: &std::path::Path, words: &[&str]) -> Result<()> {
-    let output = Command::new("docker").arg("--config").arg(config).args(words).output()?;
+fn docker(config: &std::path::Path, args: &[&str]) -> Result<()> {
+    let output = Command::new("docker").arg("--config").arg(config).args(args).output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "docker {}: {}", words.join(" "), stderr.trim());
+    ensure!(output.status.success(), "docker {}: {}", args.join(" "), stderr.trim());
     Ok(())
 }
 

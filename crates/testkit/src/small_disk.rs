@@ -101,9 +101,9 @@ impl Drop for SmallDisk {
     }
 }
 
-fn command(program: &str, words: &[&str]) -> Command {
+fn command(program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(words);
+    command.args(args);
     command
 }
 

@@ -148,9 +148,30 @@ const REPLACED: &[(&str, &str)] = &[
     ("Whose", "Origin"),
     ("Wish", "Options"),
     ("Word", "Message, or the value that it is"),
+    ("ClientSeat", "ClientPermit: tokio's word for it"),
+    ("Stranger", "Anonymous"),
     ("bury", "mark_deleted"),
     ("dig", "Tombstones::insert"),
     ("dress", "security_headers"),
+    ("erase", "delete, remove or drop: the glossary distinguishes them"),
+    ("from_word", "parse"),
+    ("seat", "permit, or the connection that it is"),
+    ("stranger", "anonymous, other or unknown: what it is"),
+    ("vouch", "confirm_address"),
+];
+
+/// Beginnings of comments that name no subject: a sentence begins with its noun, or with its verb.
+const OPENERS: &[&str] =
+    &["Between", "Of", "One that", "So many", "What", "Whatever", "Who", "Whoever", "Whose"];
+
+/// Replaced phrases of comments and documents, each with the phrase to write.
+const PHRASES: &[(&str, &str)] = &[
+    ("came to nothing", "failed"),
+    ("is away", "is unreachable"),
+    ("stranger", "anonymous client, visitor, or the other party that it is"),
+    ("vouch for", "confirm"),
+    ("vouches for", "confirms"),
+    ("was away", "was unreachable"),
 ];
 
 /// Files that name a library's variant `Failure`.
@@ -172,6 +193,55 @@ fn the_rooms_of_the_router_have_no_circle() {
 #[test]
 fn replaced_names_stay_away() {
     assert_none(&replaced(&Tree::of_checkout()));
+}
+
+#[test]
+fn comments_begin_with_a_noun_or_a_verb() {
+    assert_none(&openers(&Tree::of_checkout()));
+}
+
+#[test]
+fn replaced_phrases_stay_absent() {
+    assert_none(&phrases(&Tree::of_checkout()));
+}
+
+/// Finds comments whose first line begins with one of [`OPENERS`].
+fn openers(tree: &Tree) -> Vec<String> {
+    let mut faults = Vec::new();
+    for file in tree.rust() {
+        let mut is_inside = false;
+        for (index, line) in file.text.lines().enumerate() {
+            let comment = line.trim_start().strip_prefix("//");
+            let text = comment.map_or("", |text| text.trim_start_matches(['/', '!']).trim());
+            let is_first = !std::mem::replace(&mut is_inside, !text.is_empty());
+            let opener = OPENERS.iter().find(|opener| {
+                text.strip_prefix(**opener).is_some_and(|rest| rest.starts_with(' '))
+            });
+            if let (true, Some(opener)) = (is_first, opener) {
+                let place = format!("{}:{}", file.path, index + 1);
+                faults.push(format!("{place} begins with {opener}: begin with a noun or a verb"));
+            }
+        }
+    }
+    faults
+}
+
+/// Finds [`PHRASES`] in comments and documents. The change log keeps the words of its time.
+fn phrases(tree: &Tree) -> Vec<String> {
+    let is_covered = |path: &str| {
+        let is_text = path.ends_with(".rs") || path.ends_with(".md");
+        is_text && path != "CHANGELOG.md" && !path.starts_with(ABOUT_WORDS)
+    };
+    let mut faults = Vec::new();
+    for file in tree.files.iter().filter(|file| is_covered(&file.path)) {
+        for (index, line) in file.text.lines().enumerate() {
+            let found = PHRASES.iter().filter(|(phrase, _)| line.contains(phrase));
+            let place = format!("{}:{}", file.path, index + 1);
+            faults
+                .extend(found.map(|(phrase, instead)| format!("{place} says {phrase}: {instead}")));
+        }
+    }
+    faults
 }
 
 /// Checks the absences that ARCHITECTURE.md lists.
@@ -297,5 +367,38 @@ fn a_replaced_name_is_found_in_code_only() {
             faults,
             "{text}"
         );
+    }
+}
+
+#[test]
+fn a_comment_without_a_subject_is_found() {
+    let cases = [
+        ("/// What a tenant used.", 1),
+        ("//! Of the system.", 1),
+        ("fn end() {\n    // Whoever left needs no code.\n}", 1),
+        ("/// # Errors\n///\n/// Who lost the access.", 1),
+        ("/// The code of a caller.\n/// Who left needs none.", 0),
+        ("/// Whole archives.", 0),
+        ("let text = \"What\";", 0),
+    ];
+    for (text, faults) in cases {
+        assert_eq!(
+            openers(&Tree::of_files(&[("crates/a/src/lib.rs", text)])).len(),
+            faults,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_replaced_phrase_is_found_in_comments_and_documents() {
+    let cases = [
+        ("docs/a.md", "While the engine is away nothing starts.", 1),
+        ("crates/a/src/lib.rs", "// A stranger signs in.", 1),
+        ("CHANGELOG.md", "A stranger signs in.", 0),
+        ("crates/a/src/lib.rs", "// The column vouched_role.", 0),
+    ];
+    for (path, text, faults) in cases {
+        assert_eq!(phrases(&Tree::of_files(&[(path, text)])).len(), faults, "{path}: {text}");
     }
 }

@@ -116,7 +116,7 @@ fn decide(native: bool, chosen: Option<BinarySource>) -> Result<BinarySource, Ac
     }
 }
 
-/// Whether programs of a machine run on an engine: each its system, and its architecture in its own words.
+/// Whether programs of a machine run on an engine: each its system, and its architecture by its own name.
 fn runs_on(machine: (&str, &str), (os, arch): (&str, &str)) -> bool {
     let arch = match arch {
         "amd64" => "x86_64",
@@ -134,11 +134,11 @@ fn compile(
 ) -> Result<()> {
     let names = binaries.iter().map(|(package, _)| *package).collect::<Vec<_>>().join(", ");
     eprintln!("    compiling {names} ({profile})");
-    let mut words = vec!["--profile", profile, "--bins"];
-    words.extend(binaries.iter().flat_map(|(package, _)| ["--package", package]));
+    let mut args = vec!["--profile", profile, "--bins"];
+    args.extend(binaries.iter().flat_map(|(package, _)| ["--package", package]));
     let flags = variable("RUSTFLAGS").unwrap_or_default() + " -C target-feature=+crt-static";
     let built =
-        executables(&words, flags.trim()).with_context(|| format!("cannot compile {names}"))?;
+        executables(&args, flags.trim()).with_context(|| format!("cannot compile {names}"))?;
     make_folder(folder)?;
     for (package, name) in binaries.iter().filter(|binary| wanted(binary)) {
         let found = built.iter().find(|(owner, _)| owner == package);
@@ -149,11 +149,11 @@ fn compile(
 }
 
 /// Compiles for this machine, and returns the package and the file of each executable.
-pub(crate) fn executables(words: &[&str], flags: &str) -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn executables(args: &[&str], flags: &str) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = cargo();
     // With an explicit target, the flags reach neither build scripts nor macros.
     cargo.args(["build", "--target", "host-tuple", "--message-format", "json-render-diagnostics"]);
-    let report = read(cargo.args(words).env("RUSTFLAGS", flags), "cargo build")?;
+    let report = read(cargo.args(args).env("RUSTFLAGS", flags), "cargo build")?;
     Ok(report.lines().filter_map(executable).collect())
 }
 

@@ -104,14 +104,14 @@ pub(crate) fn build(docker: &Docker, spec: &ImageSpec) -> Result<&'static str> {
 fn run(docker: &Docker, spec: &ImageSpec) -> Result<()> {
     let has_buildkit = variable("CIAL_BUILDER").as_deref() != Some("classic")
         && docker.run(&["buildx", "version"]).is_ok();
-    let mut words = vec![format!("--tag={}", spec.tag), format!("--label={MANAGED}=1")];
-    words.extend_from_slice(&spec.arguments);
+    let mut args = vec![format!("--tag={}", spec.tag), format!("--label={MANAGED}=1")];
+    args.extend_from_slice(&spec.arguments);
     if !has_buildkit && spec.is_prebuilt {
         // The classic builder runs every stage, also the one that compiles: any image is sufficient
         // for that stage. The last value of an argument holds.
-        words.push(format!("--build-arg=RUST={}", spec.base));
+        args.push(format!("--build-arg=RUST={}", spec.base));
     }
-    docker.build(&words, pack_context(&root(), &spec.context)?, has_buildkit)
+    docker.build(&args, pack_context(&root(), &spec.context)?, has_buildkit)
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::base;
 use crate::environment::{cargo, make_folder, read, root};
 
 const BASE: &str = "cial-rust-base:bookworm";
-/// What the comments of the Dockerfiles name, and nothing more.
+/// The packages that the comments of the Dockerfiles name, and no more.
 const PACKAGES: [&str; 3] = ["gcc", "libc6-dev", "make"];
 /// The place is that of the official image.
 const CONFIG: &str = r#"[net]

@@ -32,8 +32,8 @@ pub(super) fn connect(installation: &Installation) -> Result<()> {
     }
     let server = ["profile", "set", &installation.name, "--server", &installation.admin_url];
     let key = key.exists().then(|| ["--api-key".to_owned(), format!("file:{}", key.display())]);
-    let words = server.map(str::to_owned).into_iter().chain(key.into_iter().flatten());
-    let mut set = cmd(program(), words);
+    let args = server.map(str::to_owned).into_iter().chain(key.into_iter().flatten());
+    let mut set = cmd(program(), args);
     if let Some(config) = installation.command_line_config() {
         set = set.env("CIAL_CONFIG", config);
     }

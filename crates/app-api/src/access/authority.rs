@@ -27,7 +27,7 @@ pub struct AuthorizedTenant {
 }
 
 impl AuthorizedTenant {
-    /// The caller's role on the tenant, in the words of memberships. Who has no role looks on.
+    /// The caller's role on the tenant. A caller without a membership is a viewer.
     pub fn member_role(&self) -> MemberRole {
         match self.role {
             Some(Role::Admin) => MemberRole::Admin,
@@ -174,7 +174,7 @@ pub async fn authority_of(
     }
     let found = db::tenant::by_slug_with_membership(conn, slug, principal.user_id()).await?;
     Ok(found.map(|(tenant, membership)| {
-        let membership = membership.and_then(|word| word.parse().ok()).map(membership_role);
+        let membership = membership.and_then(|role| role.parse().ok()).map(membership_role);
         AuthorizedTenant { tenant, role: principal.role_on_tenant(membership) }
     }))
 }

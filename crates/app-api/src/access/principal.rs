@@ -1,4 +1,4 @@
-//! Who calls, what a route requires, and whether the one fits the other. Pure.
+//! Principals, the access that a route requires, and the check of one against the other. Pure.
 
 use std::fmt;
 

@@ -81,16 +81,16 @@ pub async fn cancel_execution(
     Ok(Accepted::new(summary(row)?))
 }
 
-/// A word of an enum. The tenant may have written another into its own row.
-fn word<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
-    let word = serde_json::from_value(Value::String(text.to_owned()));
-    word.map_err(|_| damaged("the state of an execution or a task"))
+/// Parses a value of an enum. The tenant may have written any text into its own row.
+fn parse_enum<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+    let parsed = serde_json::from_value(Value::String(text.to_owned()));
+    parsed.map_err(|_| damaged("the state of an execution or a task"))
 }
 
 fn summary(row: ExecutionRow) -> Result<ExecutionSummary, ApiError> {
     Ok(ExecutionSummary {
         id: row.id,
-        state: word(&row.state)?,
+        state: parse_enum(&row.state)?,
         workflow: row.workflow,
         package: row.package,
         reason: row.reason,
@@ -106,7 +106,7 @@ fn view(row: ExecutionRow, tasks: Vec<TaskRow>) -> Result<Execution, ApiError> {
         serde_json::from_value(row.context.clone().unwrap_or_default()).unwrap_or_default();
     let task = |task: TaskRow| {
         Ok(ExecutionTask {
-            state: word(&task.state)?,
+            state: parse_enum(&task.state)?,
             name: task.name,
             attempts: task.attempts,
             reason: task.reason,

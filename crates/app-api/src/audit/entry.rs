@@ -13,7 +13,7 @@ use crate::db::user::User;
 
 macro_rules! actions {
     ($($name:ident = $text:literal,)+) => {
-        /// The kind of a change. The word is stable: people filter by it.
+        /// The kind of a change. The name is stable: people filter by it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Action {
             $($name,)+
@@ -208,7 +208,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Who makes a change.
+/// The person, key or command that makes a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
     pub(crate) kind: &'static str,

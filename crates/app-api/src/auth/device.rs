@@ -1,7 +1,7 @@
 //! Known devices: a cookie that proves an earlier sign-in of an account on this device (OWASP "device cookies").
 //!
 //! The cookie signs no visitor in. A sign-in with a proven device uses a lane and a limit of its own, so that a flood of
-//! strangers locks out no owner.
+//! unknown devices locks out no owner.
 
 use axum::http::{HeaderMap, header};
 use service::secret::constant_time_eq;

@@ -26,7 +26,7 @@ pub const MAX_PER_ACCOUNT: u32 = 100;
 const MAX_PER_DEVICE: u32 = 10;
 /// The most codes of a second factor at one account from all devices that are not known there together. Only a client
 /// that knows the password uses them up, and known devices have counts of their own.
-const MAX_CODES_OF_STRANGERS: u32 = 10;
+const MAX_CODES_OF_UNKNOWN_DEVICES: u32 = 10;
 /// The most codes of a second factor from one known device.
 const MAX_CODES_PER_DEVICE: u32 = 10;
 /// The most codes of a second factor at one account from all devices: whoever had the password before the enrolment may have
@@ -98,7 +98,7 @@ enum Key<'a> {
     Client(IpAddr),
     Account(&'a str),
     Device(&'a str, Uuid),
-    CodesOfStrangers(&'a str),
+    CodesOfUnknownDevices(&'a str),
     CodesOfDevice(&'a str, Uuid),
     Codes(&'a str),
     Resets(&'a str),
@@ -163,7 +163,7 @@ impl Throttle {
                 vec![(Key::Device(account, device), MAX_PER_DEVICE)]
             }
             Attempt::SecondFactor { account } => vec![
-                (Key::CodesOfStrangers(account), MAX_CODES_OF_STRANGERS),
+                (Key::CodesOfUnknownDevices(account), MAX_CODES_OF_UNKNOWN_DEVICES),
                 (Key::Codes(account), MAX_CODES_PER_ACCOUNT),
             ],
             Attempt::SecondFactorOnDevice { account, device } => vec![
@@ -346,10 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_strangers_leave_the_known_devices_some() {
+    fn codes_of_unknown_devices_leave_the_known_ones_some() {
         let throttle = Throttle::new(MAX_CHANGES);
         let code = Attempt::SecondFactor { account: "a" };
-        for _ in 0..MAX_CODES_OF_STRANGERS {
+        for _ in 0..MAX_CODES_OF_UNKNOWN_DEVICES {
             throttle.attempt(code, at(0)).unwrap();
         }
         assert_eq!(throttle.attempt(code, at(0)), Err(Duration::from_secs(300)));

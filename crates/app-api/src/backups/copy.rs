@@ -148,8 +148,8 @@ fn attempt_object(row: &BackupRow) -> String {
     format!("{}/{}-{}-{attempt}.tar.zst", row.slug, row.due_at.format("%Y-%m-%dT%H-%M-%SZ"), row.id)
 }
 
-/// Prolongs the claim. Returns `false` when another process holds it. While the database is away nobody knows; the last write of the
-/// copy checks the claim once more.
+/// Prolongs the claim. Returns `false` when another process holds it. While the database is unreachable this is unknown, so
+/// the last write of the copy checks the claim once more.
 async fn renew(app: &App, row: &mut BackupRow) -> bool {
     let until = app.clock.now() + CLAIM_LIFETIME;
     let renewed =

@@ -47,7 +47,7 @@ pub struct Backups {
 }
 
 impl Backups {
-    /// Calls nobody: a store that is away now may be there when it is needed.
+    /// Does not call the store: an unreachable one may be back when it is needed.
     ///
     /// # Errors
     /// The store's settings cannot be used.
@@ -148,11 +148,12 @@ fn new_backup(id: Uuid, (tenant_id, slug): (Uuid, &str), due_at: Timestamp) -> N
 pub async fn delete(app: &App, caller: &Principal, id: Uuid) -> Result<(), ApiError> {
     let backups = of(app)?;
     let row = find(app, id).await?;
-    remove(app, backups, row, Actor::from(caller)).await
+    delete_with_archive(app, backups, row, Actor::from(caller)).await
 }
 
-/// The object goes first: the check of the store finds a row without its object, and nothing finds an object without its row.
-async fn remove(
+/// Deletes the object before its row: the check of the store finds a row without an object, and nothing finds an object
+/// without a row.
+async fn delete_with_archive(
     app: &App,
     backups: &Backups,
     mut row: BackupRow,

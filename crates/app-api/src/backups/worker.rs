@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use super::copy::{ACTOR, CLAIM_LIFETIME, Outcome, copy};
-use super::{Backups, new_backup, remove, resource, rules};
+use super::{Backups, delete_with_archive, new_backup, resource, rules};
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry};
 use crate::db::backup::{self, BackupRow, ClaimTimes, CopiedArchive};
@@ -227,7 +227,7 @@ async fn expire(app: &App, backups: &Backups, tenant: Option<Uuid>) -> Result<()
     expired.extend(groups.values().flat_map(|rows| backups.retention.expired(rows)));
     for row in rows.into_iter().filter(|row| expired.contains(&row.id)) {
         let (slug, backup) = (row.slug.clone(), row.id);
-        remove(app, backups, row, Actor::command(ACTOR)).await?;
+        delete_with_archive(app, backups, row, Actor::command(ACTOR)).await?;
         tracing::info!(%slug, %backup, "old backup deleted");
     }
     Ok(())
@@ -255,7 +255,7 @@ async fn check(app: &App, backups: &Backups) -> anyhow::Result<()> {
     let orphans = backup::orphans(&mut *app.database.conn().await?).await?;
     for row in orphans {
         // A backup whose object cannot be removed keeps its row; the others go.
-        if let Err(error) = remove(app, backups, row, Actor::command(ACTOR)).await {
+        if let Err(error) = delete_with_archive(app, backups, row, Actor::command(ACTOR)).await {
             warn(&error.into_error(), "deleting the backup of a deleted tenant failed");
         }
     }

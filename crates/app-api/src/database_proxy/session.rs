@@ -124,7 +124,7 @@ impl Session {
         };
         let down = copy(&mut from_server, &mut to_client, &progress, inspect);
         let up = async {
-            // Whatever ended it, the client sends no more.
+            // The client sends no more, whether it ended well or failed.
             let _ = copy(&mut from_client, &mut to_server, &progress, |_| {}).await;
             sleep(LEAVE_TIMEOUT).await;
         };

@@ -51,7 +51,7 @@ pub(super) struct Startup {
     parameters: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Why the proxy ends a connection by itself, in the words of Postgres' own errors.
+/// Why the proxy ends a connection by itself, with the texts of Postgres' own errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StartupError {
     Malformed,

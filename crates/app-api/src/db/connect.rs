@@ -30,7 +30,7 @@ use super::tenant_restore::SchemaWriter;
 use crate::tenant::database::DatabaseNames;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!();
-/// Key of the advisory lock; no other program on this database may use it.
+/// Key of the advisory lock under which one replica runs the migrations; no other program on this database may use it.
 const MIGRATION_LOCK: i64 = 0x6369_616c;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// These TCP settings let a listening connection without a query detect a server that is gone.
@@ -62,7 +62,7 @@ const MAX_TENANT_REPLY_BYTES: usize = 32 << 20;
 /// The time that the server has to report a statement timeout.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
 
-/// What pg_dump sets at the beginning of a script.
+/// The settings that pg_dump writes at the beginning of a script.
 const RESTORE_OPTIONS: &str = "-c search_path= -c check_function_bodies=off -c row_security=off -c xmloption=content \
      -c standard_conforming_strings=on -c client_min_messages=warning";
 

@@ -103,16 +103,16 @@ pub async fn set_name(conn: &mut Conn, id: Uuid, name: &str) -> QueryResult<User
     user.returning(User::as_returning()).get_result(conn).await
 }
 
-/// The highest platform role that any sender of a link to this person could grant. Such a sender confirms that the address is
-/// the person's: `vouched_role` in the table.
-pub async fn vouched_role(conn: &mut Conn, id: Uuid) -> QueryResult<PlatformRole> {
+/// The highest platform role that any sender of an accepted link to this person could grant: the column `vouched_role`. Such a
+/// sender confirms that the address is the person's.
+pub async fn confirmed_role(conn: &mut Conn, id: Uuid) -> QueryResult<PlatformRole> {
     let role: String = dsl::users.find(id).select(dsl::vouched_role).first(conn).await?;
     Ok(PlatformRole::from_stored(&role))
 }
 
 /// Records that somebody who can grant `role` confirms the person's address.
-pub async fn vouch(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<usize> {
-    if vouched_role(conn, id).await? >= role {
+pub async fn confirm_address(conn: &mut Conn, id: Uuid, role: PlatformRole) -> QueryResult<usize> {
+    if confirmed_role(conn, id).await? >= role {
         return Ok(0);
     }
     let user = diesel::update(dsl::users.find(id));

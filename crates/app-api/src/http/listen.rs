@@ -30,11 +30,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A socket that accepts connections.
 pub trait Listener: Send + Sync + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Who connected, for [`ConnectInfo`].
+    /// The address of the client, for [`ConnectInfo`].
     type Peer: Clone + Send + Sync + 'static;
 
     /// # Errors
-    /// Of the system.
+    /// The system's own.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
 }
 
@@ -60,7 +60,7 @@ impl Listener for UnixListener {
 /// Makes a unix socket, also where that of an earlier process is left.
 ///
 /// # Errors
-/// Of the system.
+/// The system's own.
 pub fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -21,7 +21,7 @@ pub(crate) const PASSWORD: Setting =
         .for_operators();
 pub(crate) const CA: Setting = Setting::optional(
     "CIAL_SMTP_CA_FILE",
-    "the certificates, as PEM, of the authorities that may vouch for the mail server, in the place of the public ones",
+    "the certificates, as PEM, of the authorities that may sign the certificate of the mail server, in the place of the public ones",
 )
 .for_operators();
 pub(crate) const FROM: Setting =
@@ -33,7 +33,7 @@ pub struct MailSettings {
     pub server: Server,
     /// Never without TLS.
     pub credentials: Option<Credentials>,
-    /// The authorities that may vouch for the server; empty: the public ones.
+    /// The authorities that may sign the server's certificate; empty: the public ones.
     pub authorities: Vec<Certificate>,
     pub from: Mailbox,
 }

@@ -1,4 +1,4 @@
-//! What a streamed chat completion of the OpenAI API says: text, tokens, and whether it ended. Pure.
+//! Parses a streamed chat completion of the OpenAI API: text, tokens, and whether it ended. Pure.
 
 use protocol::model::MAX_REPLY_BYTES;
 use serde::Deserialize;

@@ -33,7 +33,7 @@ pub struct CheckedModel {
     pub tokens_per_day: i64,
 }
 
-/// What becomes of the key.
+/// A change of the key.
 #[derive(Debug)]
 pub enum KeyChange {
     Keep,

@@ -166,7 +166,7 @@ fn view(row: Endpoint) -> ModelEndpoint {
     }
 }
 
-/// What the audit log shows. A path can hold a secret, and a field that is named after tokens would be masked.
+/// The endpoint as the audit log shows it. A path can hold a secret, and a field that is named after tokens would be masked.
 fn facts(row: &Endpoint) -> Value {
     let server = Url::parse(&row.base_url).map(|url| url.origin().ascii_serialization());
     json!({

@@ -1,4 +1,4 @@
-//! What a reply counts against the quota of its tenant. Pure.
+//! The tokens that a reply counts against the quota of its tenant. Pure.
 //!
 //! A reply reserves an estimate before it begins, in the same statement that checks the quota, so that requests at the same moment
 //! do not pass it together. When it ends, what it took replaces the estimate.

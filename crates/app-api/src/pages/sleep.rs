@@ -24,7 +24,7 @@ pub struct SleepSection {
 
 /// A change that follows if no visitor uses the tenant.
 struct Upcoming {
-    word: &'static str,
+    label: &'static str,
     at: String,
     within: String,
 }
@@ -127,7 +127,7 @@ fn summary(context: SleepContext, policy: &EffectivePolicy, now: Timestamp) -> S
 fn upcoming(state: State, sleep: &SleepStatus, now: Timestamp) -> Vec<Upcoming> {
     let freezes = sleep.freezes_at.filter(|_| state == State::Running);
     let sleeps = sleep.sleeps_at.filter(|_| state != State::Sleeping);
-    let change = |word, at| Upcoming { word, at: views::time(at), within: within(at, now) };
+    let change = |label, at| Upcoming { label, at: views::time(at), within: within(at, now) };
     let freezes = freezes.map(|at| change("Freezes", at));
     freezes.into_iter().chain(sleeps.map(|at| change("Sleeps", at))).collect()
 }

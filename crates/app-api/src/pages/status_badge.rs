@@ -1,4 +1,4 @@
-//! The state of a tenant as a word, an icon and a colour. Pure.
+//! The state of a tenant as a label, an icon and a colour. Pure.
 
 use protocol::spec::Desired;
 use protocol::{State, Timestamp};
@@ -7,7 +7,7 @@ use super::format::ago;
 use crate::views;
 
 pub struct StatusBadge {
-    pub word: &'static str,
+    pub label: &'static str,
     /// The name of an icon and a class of the style sheet.
     pub look: &'static str,
     pub since: String,
@@ -23,7 +23,7 @@ pub fn status_badge(
     since: Timestamp,
     now: Timestamp,
 ) -> StatusBadge {
-    let (word, look, is_transient) = match (state, desired) {
+    let (label, look, is_transient) = match (state, desired) {
         (State::Deleting, _) | (_, Desired::Deleted) => ("deleting", "moving", true),
         (State::Stopped, Desired::Stopped) => ("stopped", "stopped", false),
         (_, Desired::Stopped) => ("stopping", "moving", true),
@@ -37,7 +37,7 @@ pub fn status_badge(
         (State::Sleeping, Desired::Running) => ("sleeping", "asleep", false),
         (State::Error, Desired::Running) => ("error", "error", false),
     };
-    StatusBadge { word, look, since: views::time(since), ago: ago(since, now), is_transient }
+    StatusBadge { label, look, since: views::time(since), ago: ago(since, now), is_transient }
 }
 
 #[cfg(test)]
@@ -49,13 +49,14 @@ mod tests {
     }
 
     #[test]
-    fn each_state_has_a_word_and_a_look() {
+    fn each_state_has_a_label_and_a_look() {
         let mut table = String::new();
         for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
             for state in State::ALL {
                 let s = status_badge((state, desired), false, at(0), at(0));
                 let moves = if s.is_transient { " …" } else { "" };
-                table += &format!("{} {state}: {} ({}){moves}\n", desired.as_str(), s.word, s.look);
+                table +=
+                    &format!("{} {state}: {} ({}){moves}\n", desired.as_str(), s.label, s.look);
             }
         }
         insta::assert_snapshot!(table);
@@ -67,7 +68,7 @@ mod tests {
             let requested = status_badge((state, Desired::Running), true, at(0), at(0));
             let before = status_badge((state, Desired::Running), false, at(0), at(0));
             let asleep = matches!(state, State::Frozen | State::Sleeping);
-            assert_eq!(requested.word, if asleep { "waking" } else { before.word }, "{state}");
+            assert_eq!(requested.label, if asleep { "waking" } else { before.label }, "{state}");
         }
     }
 }

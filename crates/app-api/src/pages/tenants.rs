@@ -335,8 +335,8 @@ fn disk_hint(disk_use: Option<DiskUse>) -> &'static str {
 /// The effective policy as labels and values; a value that is not the tenant's own is marked.
 fn policy_rows(own: &Policy, effective: &EffectivePolicy) -> Vec<(&'static str, String)> {
     let after = |seconds: u32, own: Option<u32>| {
-        let word = if seconds == 0 { "never".to_owned() } else { span(seconds) };
-        if own.is_some() { word } else { format!("{word} (the installation's default)") }
+        let text = if seconds == 0 { "never".to_owned() } else { span(seconds) };
+        if own.is_some() { text } else { format!("{text} (the installation's default)") }
     };
     let limit = match effective.max_awake_seconds {
         0 => "as long as it likes".to_owned(),
@@ -482,7 +482,7 @@ mod tests {
         let kept = BackupRow { current_at: Some(at("2026-11-30T02:00:00Z")), ..made.clone() };
         let waits = |due| row(BackupState::Waiting, due, None);
         let (recent, old) = ("2026-11-30T02:00:00Z", "2026-11-29T02:00:00Z");
-        let failed = row(BackupState::Waiting, recent, Some("The store is away."));
+        let failed = row(BackupState::Waiting, recent, Some("The store is unreachable."));
         let runs = row(BackupState::Running, recent, None);
         for (latest, open, expected) in [
             (None, None, "none yet"),
@@ -495,7 +495,11 @@ mod tests {
                 Some(&waits(old)),
                 "1 d ago; overdue: it has not rested since it was due, 1 d ago",
             ),
-            (Some(&made), Some(&failed), "1 d ago; the last attempt failed: The store is away."),
+            (
+                Some(&made),
+                Some(&failed),
+                "1 d ago; the last attempt failed: The store is unreachable.",
+            ),
         ] {
             assert_eq!(describe_backup(latest, open, now), expected);
         }

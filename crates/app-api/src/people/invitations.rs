@@ -172,7 +172,7 @@ async fn refuse_members(
     let has_role = match target {
         Target::Platform => {
             let held = PlatformRole::from_stored(&found.role);
-            let changeable = held.max(user::vouched_role(conn, found.id).await?);
+            let changeable = held.max(user::confirmed_role(conn, found.id).await?);
             held != PlatformRole::None && PlatformRole::from_stored(role) <= changeable
         }
         Target::Tenant(tenant) => {
@@ -314,9 +314,9 @@ async fn apply(
     taken: &Invitation,
     now: Timestamp,
 ) -> Result<Vec<TenantId>, ApiError> {
-    let vouched = inviter::check(conn, taken, now).await?;
+    let confirmed = inviter::check(conn, taken, now).await?;
     let person = user::lock(conn, person.id).await?.ok_or_else(invitation_ended)?;
-    user::vouch(conn, person.id, vouched).await?;
+    user::confirm_address(conn, person.id, confirmed).await?;
     let entry = |resource| Entry::new(actor, Action::InvitationAccept, resource);
     let (entry, tenants) = match taken.tenant() {
         Some(id) => {

@@ -6,7 +6,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::check_vouched;
+use super::check_confirmed;
 use super::users::no_such_user;
 use crate::access::Principal;
 use crate::access::principal::CallerScope;
@@ -42,7 +42,7 @@ pub async fn set(
             }
             let found = user::by_id(conn, user).await?.ok_or_else(no_such_user)?;
             if before.is_none() {
-                check_vouched(conn, user, PlatformRole::Viewer).await?;
+                check_confirmed(conn, user, PlatformRole::Viewer).await?;
             }
             if before != Some(role) {
                 membership::set(conn, tenant.tenant_id(), user, role, now).await?;

@@ -39,8 +39,8 @@ fn widest_grant_of_key(key: &ApiKey) -> PlatformRole {
 ///
 /// # Errors
 /// `address_unconfirmed`.
-async fn check_vouched(conn: &mut Conn, user: Uuid, role: PlatformRole) -> Result<(), ApiError> {
-    if user::vouched_role(conn, user).await? >= role {
+async fn check_confirmed(conn: &mut Conn, user: Uuid, role: PlatformRole) -> Result<(), ApiError> {
+    if user::confirmed_role(conn, user).await? >= role {
         return Ok(());
     }
     let detail = "The account was made by the invitation of somebody who could not give this role. Invite its e-mail address instead.";

@@ -7,7 +7,7 @@ use serde_json::json;
 use service::api_error::ApiError;
 use uuid::Uuid;
 
-use super::{check_grant, check_vouched};
+use super::{check_confirmed, check_grant};
 use crate::access::Principal;
 use crate::app::App;
 use crate::audit::{Action, Actor, Entry, Resource};
@@ -74,7 +74,7 @@ async fn set_role(
         return Ok((found, Vec::new()));
     }
     if role > held {
-        check_vouched(conn, found.id, role).await?;
+        check_confirmed(conn, found.id, role).await?;
     }
     let tenants = sso_grant::revoke_user(conn, found.id).await?;
     let changed = user::set_role(conn, found.id, role).await?;

@@ -26,7 +26,7 @@ pub(super) fn classify(step: Step, error: &StepError) -> ErrorClass {
         StepError::Orchestrator(error) => classify_error(error),
         // The obstacle, such as a role of the same name, may be gone by the next attempt.
         StepError::Database(error) => {
-            let what = if step == Step::RemoveDatabase { DATABASE_LEFT } else { NO_DATABASE };
+            let what = if step == Step::DropDatabase { DATABASE_LEFT } else { NO_DATABASE };
             ErrorClass { reason: format!("{what} Last: {}", bounded_error(error)), is_fatal: false }
         }
     }
@@ -48,7 +48,7 @@ pub fn classify_error(error: &CallError) -> ErrorClass {
 }
 
 /// Whether the engine refuses this very tenant (its image, its limits, no room for it). Other statuses mean that a
-/// part is down or busy, or that our own credentials are wrong.
+/// part is unreachable or busy, or that our own credentials are wrong.
 fn is_fatal_status(status: u16) -> bool {
     match status {
         // 404 and 409: a container appeared or vanished during the call.

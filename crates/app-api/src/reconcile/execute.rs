@@ -40,9 +40,9 @@ impl Reconciler {
                 created?;
             }
             Step::CreateDatabase => self.create_database(tenant).await?,
-            Step::RemoveDatabase => {
-                let removed = self.tenant_databases.remove(tenant, self.clock.now()).await;
-                removed.map_err(StepError::Database)?;
+            Step::DropDatabase => {
+                let dropped = self.tenant_databases.drop_database(tenant, self.clock.now()).await;
+                dropped.map_err(StepError::Database)?;
             }
         }
         Ok(())

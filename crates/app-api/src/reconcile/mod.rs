@@ -235,7 +235,7 @@ impl Reconciler {
                 }
                 return Ok(Outcome::Requeue);
             }
-            Step::RemoveDatabase => return Ok(Outcome::Requeue),
+            Step::DropDatabase => return Ok(Outcome::Requeue),
             Step::Run | Step::Update | Step::Restart | Step::Wake => {
                 db::tenant::mark_fulfilled(&mut conn, tenant, step.fulfills()).await?;
                 let left = tenant.desired_state().without(step.fulfills());

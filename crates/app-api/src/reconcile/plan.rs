@@ -55,7 +55,7 @@ pub enum Step {
     /// Creates the database and, beside it, the first container, which is not started.
     Create,
     CreateDatabase,
-    RemoveDatabase,
+    DropDatabase,
 }
 
 impl Step {
@@ -71,7 +71,7 @@ impl Step {
             | Self::Remove
             | Self::Create
             | Self::CreateDatabase
-            | Self::RemoveDatabase => Fulfilled::default(),
+            | Self::DropDatabase => Fulfilled::default(),
         }
     }
 }
@@ -107,7 +107,7 @@ fn plan_container(desired: DesiredState, status: &TenantStatus, observation: &Ob
             Desired::Deleted,
             Some(Phase::Starting | Phase::Ready | Phase::Frozen | Phase::Sleeping | Phase::Exited),
         ) if desired.has_database => Step::Stop,
-        (Desired::Deleted, _) if desired.has_database => Step::RemoveDatabase,
+        (Desired::Deleted, _) if desired.has_database => Step::DropDatabase,
         (Desired::Deleted, _) => Step::Remove,
 
         (Desired::Stopped, None | Some(Phase::Created | Phase::Stopped)) => Step::Noop,

@@ -335,11 +335,14 @@ fn a_refusal_is_an_error_and_an_outage_is_not() {
         derive_status(desired_state(Desired::Running), &refused, &Observation::Absent, at(2));
     assert_eq!(next, refused, "the reason stays while nothing runs");
     assert_eq!(plan(desired_state(Desired::Running), &refused, &Observation::Absent), Step::Run);
-    let waits =
-        status(State::Provisioning).after_failed_step("the engine is down".into(), false, at(1));
+    let waits = status(State::Provisioning).after_failed_step(
+        "the engine is unreachable".into(),
+        false,
+        at(1),
+    );
     assert_eq!(
         (waits.state, waits.reason.as_deref()),
-        (State::Provisioning, Some("the engine is down"))
+        (State::Provisioning, Some("the engine is unreachable"))
     );
     let going = status(State::Deleting).after_failed_step("no".into(), true, at(1));
     assert_eq!(going.state, State::Deleting);
@@ -381,7 +384,7 @@ fn a_frozen_or_sleeping_tenant_is_woken_only_by_its_owners_start() {
 /// Applies one step to an engine that always succeeds.
 fn apply_step(step: Step, engine: &mut Option<ObservedTenant>) {
     *engine = match step {
-        Step::Noop | Step::Create | Step::CreateDatabase | Step::RemoveDatabase => return,
+        Step::Noop | Step::Create | Step::CreateDatabase | Step::DropDatabase => return,
         Step::Update => engine.take().map(|held| ObservedTenant { lacks_spec: false, ..held }),
         Step::Run | Step::Restart | Step::Wake => Some(observed(Phase::Starting)),
         Step::Stop => engine.take().map(|held| ObservedTenant { phase: Phase::Stopped, ..held }),
@@ -449,7 +452,7 @@ proptest! {
             prop_assert_eq!(held.state, State::Deleting);
             let step = plan(deleted, &held, &observation(observed.as_ref()));
             prop_assert!(
-                matches!(step, Step::Stop | Step::RemoveDatabase) && has_database || step == Step::Remove
+                matches!(step, Step::Stop | Step::DropDatabase) && has_database || step == Step::Remove
             );
         }
     }

@@ -1,6 +1,6 @@
 //! Executes what [`super::progress`] decides: one transaction for each command. Makes no decision.
 //!
-//! Every replica does; a command counts only while the rollout is in the state in which it was decided.
+//! Every replica executes; a command takes effect only while the rollout is in the state in which it was decided.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::db::{Transaction as _, app as db_app, audit_log, tenant};
 use crate::tenant::Tenant;
 use crate::tenant_actions::described_release;
 
-/// Windows open and tenants settle without a change of the tables.
+/// The loop runs at least this often: windows open and tenants settle without a change of the tables.
 const TICK: Duration = Duration::from_secs(1);
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,7 +52,7 @@ async fn follow_changes(app: &App) -> anyhow::Result<()> {
         let active = rollout::active(&mut *app.database.conn().await?).await?;
         for rollout in active {
             let id = rollout.id;
-            // The others go on.
+            // The other rollouts go on.
             if let Err(error) = step(app, rollout).await {
                 tracing::warn!(rollout = %id, error = format!("{error:#}"), "rollout step failed");
             }
@@ -188,8 +188,8 @@ impl LoadedRollout {
     }
 }
 
-/// Moves one tenant, and records it in the same transaction. A race that is lost needs no handling: the rows of that time
-/// decide again.
+/// Moves one tenant, and records it in the same transaction. A lost race needs no handling: the next step decides again from the
+/// new rows.
 async fn move_tenant(
     app: &App,
     loaded: &LoadedRollout,

@@ -1,6 +1,6 @@
 //! The state machine of a rollout: from its rows and the rows of its tenants to the next changes. Pure.
 //!
-//! Level-triggered: whoever reads the same rows again gets the same commands, so a rollout continues after any crash.
+//! Level-triggered: the same rows give the same commands, so a rollout continues after any crash.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub const MIN_RESPONSES: u64 = 20;
 /// within five minutes.
 pub const PROVEN_TIME: Duration = Duration::from_secs(600);
 
-/// A rollout as its rows say.
+/// A rollout as its rows show it.
 #[derive(Clone, Debug)]
 pub struct Progress {
     pub state: RolloutState,
@@ -70,11 +70,11 @@ pub struct Member {
     pub changed_at: Timestamp,
     /// When the tenant had been ready on the release for as long as it is watched.
     pub settled_at: Option<Timestamp>,
-    /// Since the move.
+    /// The responses since the move.
     pub responses: Responses,
 }
 
-/// A tenant as its row says.
+/// A tenant as its row shows it.
 #[derive(Clone, Debug)]
 pub struct Observation {
     pub desired: Desired,
@@ -96,7 +96,7 @@ pub enum Command {
     Move(Uuid),
     /// Writes the tenant's earlier release into its row.
     MoveBack(Uuid),
-    /// Records what became of a tenant.
+    /// Records the result for a tenant.
     Mark(Uuid, MemberState, Option<&'static str>),
     /// Records that a tenant stayed ready on the release.
     Settle(Uuid),
@@ -209,7 +209,7 @@ fn check_responses(
     Some(Command::FailByErrors { tenant: worst.tenant, wave })
 }
 
-/// Whether the responses of a tenant show anything about the release: what excuses a tenant in error excuses it here.
+/// Whether the responses of a tenant count for the release. The excuses of a tenant in error hold here, too.
 fn counts_for_release(
     rollout: &Progress,
     member: &Member,
@@ -250,7 +250,7 @@ fn is_broken(member: &Member, tenants: &BTreeMap<Uuid, Observation>) -> bool {
     }
 }
 
-/// Why an error of the tenant says nothing about the release.
+/// Returns why an error of the tenant shows nothing about the release.
 fn excuse(member: &Member, tenant: &Observation) -> Option<&'static str> {
     let is_late = |settled: Timestamp| tenant.since >= settled + PROVEN_TIME;
     if member.was_failing {
@@ -308,7 +308,7 @@ fn judge(
         MemberState::Moved => match tenant.state {
             State::Error if excuse(member, tenant).is_some() => Verdict::Done,
             State::Error => Verdict::Failed,
-            // Ended after it was ready, or wakes.
+            // The tenant ended after it was ready, or it wakes.
             State::Provisioning | State::Starting => Verdict::Wait,
             State::Running if now < member.changed_at + rollout.watch => Verdict::Wait,
             State::Running
@@ -324,7 +324,7 @@ fn judge(
 }
 
 enum MayMove {
-    /// Nothing of the tenant runs, so nobody notices.
+    /// No process of the tenant runs, so nobody notices the move.
     Yes,
     /// The container is replaced.
     Replacing,
@@ -339,7 +339,7 @@ fn may_move(window: Window, tenant: &Observation, now: Timestamp) -> MayMove {
         State::Sleeping | State::Stopped => MayMove::Yes,
         State::Error => MayMove::Replacing,
         State::Running if window.is_open(now) => MayMove::Replacing,
-        // Thawed for nobody: unless a window says when, the tenant moves at its next use, or once it sleeps.
+        // A move would thaw the tenant for nobody. Outside a window, the tenant moves at its next use, or once it sleeps.
         State::Frozen
             if window.is_open(now) && (window != Window::Always || tenant.never_sleeps) =>
         {

@@ -1,8 +1,8 @@
 //! The SQL of a tenant's schema, as pg_dump writes it, in a file that nobody else can open.
 //!
-//! pg_dump connects as the tenant's role: what the tenant made of its schema runs with no other rights. It reads all of one moment, in
-//! a transaction that holds up the vacuum of every table of the server. So it writes as fast as a disk takes it, whatever the client of
-//! the export does.
+//! pg_dump connects as the tenant's role: the tenant's own functions and triggers run with no other rights. The dump is one
+//! transaction, so it is consistent, and holds up the vacuum of every table of the server. Therefore pg_dump writes to a file at the
+//! speed of the disk, however slowly the client of the export reads.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek as _, Write as _};
@@ -27,11 +27,11 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(9 * 60);
 /// How long pg_dump waits for the lock of a table.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 << 10;
-/// The end of what pg_dump complains about.
+/// The kept end of the error output of pg_dump.
 const MAX_COMPLAINT_BYTES: usize = 4 << 10;
 /// The space that a dump leaves on the disk, in bytes: the database may lie on the same disk.
 const MIN_FREE_BYTES: u64 = 1 << 30;
-/// How much is written between two looks at the disk.
+/// The bytes that are written between two checks of the free space.
 const FREE_CHECK_BYTES: u64 = 4 << 20;
 /// The memory of pg_dump, which keeps what it reads of the catalogs of all tenants.
 const MAX_MEMORY_BYTES: u64 = 2 << 30;
@@ -42,7 +42,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PGAPPNAME", "cial app-api export"),
     ("PGCONNECT_TIMEOUT", "3"),
     ("PGGSSENCMODE", "disable"),
-    // Before the settings of the role, which are the tenant's.
+    // These come before the settings of the role, which the tenant can change.
     (
         "PGOPTIONS",
         "-c standard_conforming_strings=on -c quote_all_identifiers=off -c statement_timeout=0",
@@ -50,7 +50,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("PGPASSFILE", "/proc/self/fd/0"),
     ("PGSSLMODE", "disable"),
 ];
-/// The tables of the platform whose rows are the history of one tenant: its copy has not done this.
+/// The tables of the platform whose rows are the history of one tenant. A copy of the tenant begins without a history.
 const HISTORY: &[&str] = &["cial_executions", "cial_tasks", "cial_task_lines"];
 
 /// The program, and where what it writes may lie.
@@ -60,12 +60,12 @@ pub struct DumpSettings {
     pub directory: PathBuf,
 }
 
-/// Why there is no dump.
+/// The reason why there is no dump.
 #[derive(Debug)]
 pub(super) enum DumpError {
     /// The program is missing.
     NoProgram(io::Error),
-    /// pg_dump ended without success; the text is what it complained about.
+    /// pg_dump ended without success; the text is the end of its error output.
     Ended(String),
     /// A signal ended pg_dump.
     Killed,
@@ -87,7 +87,7 @@ struct Process(Mutex<Child>);
 
 impl Process {
     fn kill(&self) {
-        // Whoever holds the lock waits for a process that has closed its output.
+        // A holder of the lock waits for a process that has closed its output.
         if let Ok(mut child) = self.0.try_lock() {
             let _ = child.kill();
         }
@@ -171,7 +171,7 @@ fn spawn(program: &str, source: &DumpSource) -> Result<Child, DumpError> {
     })
 }
 
-/// The child would take what the whole of app-api needs. One that has ended already needs no bound.
+/// Bounds the memory of pg_dump, so that app-api keeps its own. Fails harmlessly for a child that has ended.
 fn bound_memory(child: &Child) {
     let limit = Rlimit { current: Some(MAX_MEMORY_BYTES), maximum: Some(MAX_MEMORY_BYTES) };
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
@@ -182,7 +182,7 @@ fn bound_memory(child: &Child) {
 /// A file in memory, which pg_dump opens by the number of its standard input: no environment, argument or disk holds the password.
 fn password_file(password: &Secret) -> io::Result<Stdio> {
     let file = memfd_create("pgpass", MemfdFlags::CLOEXEC)?;
-    // Others than the owner must have no rights on it, or it is ignored.
+    // libpq ignores a password file on which others than its owner have rights.
     fchmod(&file, Mode::RUSR | Mode::WUSR)?;
     let mut file = File::from(file);
     let escaped = password.reveal().replace('\\', "\\\\").replace(':', "\\:");
@@ -214,7 +214,7 @@ fn write_all(
     }
 }
 
-/// Reads all, and keeps the last bytes.
+/// Reads the error output to its end, and returns the last [`MAX_COMPLAINT_BYTES`].
 fn read_end(mut stderr: ChildStderr) -> String {
     let (mut end, mut buffer) = (Vec::new(), [0; 1 << 10]);
     while let Ok(read @ 1..) = stderr.read(&mut buffer) {

@@ -32,8 +32,8 @@ use crate::tenant_actions::being_deleted;
 use crate::tenant_databases::DumpRefused;
 use crate::variables::{Kind, of_tenant};
 
-/// How many times its disk limit the files of a tenant may be long, in sum. Sparse files are longer than what they take of a disk,
-/// and are read in full.
+/// The largest sum of the files' lengths, as a multiple of the tenant's disk limit. Sparse files are longer than the space that they
+/// take, and are read in full.
 const MAX_SPARSENESS: u64 = 4;
 
 /// An archive as a response.
@@ -43,12 +43,12 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// The bytes of the archive. Those of a whole one end with `END_MARK`.
+    /// Returns the bytes of the archive. A whole archive ends with `END_MARK`.
     pub fn into_stream(self) -> BodyDataStream {
         self.response.into_body().into_data_stream()
     }
 
-    /// Why the schema of the tenant's database is left out, for [`DatabaseChoice::IfReadable`].
+    /// Returns why the schema of the tenant's database is left out, for [`DatabaseChoice::IfReadable`].
     pub fn take_left_out(&mut self) -> Option<String> {
         self.left_out.take()
     }
@@ -103,7 +103,7 @@ pub async fn export_by(
     let mut manifest = manifest(app, &tenant, names.as_ref())?;
     refuse_while_importing(&mut *app.conn().await?, &tenant).await?;
     if let Some(entry) = entry {
-        // Written first: nothing leaves without an entry.
+        // The entry comes first: no byte leaves without one.
         let (mut conn, now) = (app.conn().await?, app.clock.now());
         conn.transaction(async |conn| audit_log::append(conn, entry, now).await).await?;
     }
@@ -150,7 +150,7 @@ fn set_headers(response: &mut Response, tenant: &Tenant) -> Result<(), ApiError>
     Ok(())
 }
 
-/// The last start of the tenant's container; `None` without one.
+/// Returns the last start of the tenant's container; `None` without a container.
 async fn last_start(app: &App, tenant: &Tenant) -> Result<Option<LastStart>, ApiError> {
     match app.orchestrator.last_start(tenant.tenant_id()).await {
         Ok(start) => Ok(Some(start)),
@@ -282,7 +282,7 @@ async fn begin_dump(
     }
 }
 
-/// How the complaints of pg_dump begin that are not about the schema. Anything later in them may be the tenant's.
+/// The beginnings of those errors of pg_dump that are not about the schema. Text after them may be the tenant's.
 const VERSION_MISMATCH: &str = "pg_dump: error: aborting because of server version mismatch";
 const NO_CONNECTION: &str = "pg_dump: error: connection to server";
 
@@ -299,7 +299,7 @@ pub(super) fn dump_failed(error: DumpError) -> ApiError {
             let detail = format!("The program pg_dump does not fit the database server: {text}");
             ApiError::new(Code::PgDumpUnusable, detail)
         }
-        // Its text is about the installation.
+        // The text is about the installation, not the tenant.
         DumpError::Ended(text) if text.starts_with(NO_CONNECTION) => {
             database_unavailable().with_cause(anyhow::anyhow!(text))
         }

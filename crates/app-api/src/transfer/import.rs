@@ -30,7 +30,7 @@ use crate::validation;
 
 /// How long the client may send nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// The rest of a refused archive that is read, so that the client reads the refusal.
+/// How long the rest of a refused archive is read, so that the client receives the refusal.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The bytes that are sent to the orchestrator at once.
 const PIECE_BYTES: usize = 64 << 10;
@@ -54,7 +54,7 @@ pub async fn import(
     };
     if imported.is_err() {
         archive.drain().await;
-        // Who lost the access meanwhile learns nothing else.
+        // A caller who lost the access meanwhile learns nothing else.
         admitted.check().await?;
     }
     imported
@@ -246,7 +246,7 @@ async fn keep_alive(app: &App, tenant: &Tenant) -> ApiError {
     }
 }
 
-/// From here on the tenant is like any other. Not for a caller who lost the access while the archive arrived.
+/// Ends the import: the tenant is like any other from here on. Refuses a caller who lost the access while the archive arrived.
 async fn finish(app: &App, admitted: &StillAdmitted, tenant: &Tenant) -> Result<Tenant, ApiError> {
     admitted.check().await?;
     let mut conn = app.conn().await?;
@@ -260,7 +260,7 @@ async fn finish(app: &App, admitted: &StillAdmitted, tenant: &Tenant) -> Result<
 
 fn unavailable(error: CallError) -> ApiError {
     if let CallError::Refused(problem) = &error
-        && let Some(code @ (Code::DiskFull | Code::TenantDeleted)) = Code::from_word(&problem.code)
+        && let Some(code @ (Code::DiskFull | Code::TenantDeleted)) = Code::parse(&problem.code)
     {
         return ApiError::new(code, &problem.detail);
     }
@@ -308,7 +308,7 @@ impl Archive {
         }
     }
 
-    /// Reads on for a while: a connection that is closed while the client sends loses the response.
+    /// Reads on for [`DRAIN_TIMEOUT`]: a connection that is closed while the client sends loses the response.
     async fn drain(&mut self) {
         let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
         let _ = timeout(DRAIN_TIMEOUT, rest).await;

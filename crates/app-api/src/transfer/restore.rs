@@ -17,7 +17,7 @@ use crate::tenant::Tenant;
 use crate::tenant::database::bounded_error;
 use crate::tenant_actions::being_deleted;
 
-/// The whole of a restore. A statement has a bound of its own, and there may be many.
+/// Bounds a whole restore. Each statement has a bound of its own, and there may be many.
 const RESTORE_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
 
 /// Reads the rest of an archive, from the first piece of its schema on.

@@ -1,4 +1,4 @@
-//! What bounds exports: each holds a session of the server, a snapshot of it, and a file on the disk, however slowly it is read.
+//! Bounds exports: each holds a session of the server, a snapshot of it, and a file on the disk, however slowly it is read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use super::dump::DumpSettings;
 use crate::tenant_places::TenantPlaces;
 
-/// As many as the orchestrator has.
+/// The orchestrator permits as many transfers at once.
 const MAX_EXPORTS: usize = 2;
 /// How long an export waits for the end of one of the same tenant, whose reader may have just left.
 const OWN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it waits for the exports of others.
+/// How long an export waits for exports of other tenants.
 const TURN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The bounds of time of an export.
+/// The timeouts of an export.
 #[derive(Clone, Copy, Debug)]
 pub struct ExportTimes {
     /// How long an export waits for its dump before its head. A failure until then becomes a response with a reason. Below the time
@@ -43,7 +43,7 @@ impl Default for ExportTimes {
     }
 }
 
-/// What exports have in common.
+/// The exports under way, and their bounds.
 pub struct Exports {
     pub(super) dumps: DumpSettings,
     pub(super) times: ExportTimes,

@@ -19,7 +19,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 const GONE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Looks for imports that nobody continues.
+/// Finds imports that no process continues, and deletes their tenants.
 pub async fn run(app: &App) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,7 +40,7 @@ async fn sweep(app: &App) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deletes the tenant of a failed import, and waits a while for the end of it. The sweep does what fails here.
+/// Deletes the tenant of a failed import, and waits up to [`GONE_TIMEOUT`] for the end of the deletion. [`run`] repeats what fails here.
 pub(super) async fn abandon(app: &App, id: TenantId) {
     if let Err(error) = delete(app, id, None).await {
         tracing::warn!(tenant = %id, error = format!("{error:#}"), "failed import not deleted yet");
@@ -59,7 +59,7 @@ pub(super) async fn abandon(app: &App, id: TenantId) {
     let _ = tokio::time::timeout(GONE_TIMEOUT, gone).await;
 }
 
-/// Deletes nothing whose import was finished or continued meanwhile.
+/// Deletes the tenant unless its import was finished or continued meanwhile.
 async fn delete(app: &App, id: TenantId, overdue_at: Option<Timestamp>) -> anyhow::Result<()> {
     for _ in 0..MAX_WRITE_ATTEMPTS {
         let mut conn = app.database.conn().await?;

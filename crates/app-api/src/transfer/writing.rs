@@ -1,4 +1,4 @@
-//! Writes an archive, in a task of its own: what a dump takes of the server and of the disk ends with a reader who takes nothing.
+//! Writes an archive in a task of its own, so that a dump frees the server and the disk when its reader takes nothing.
 
 use axum::body::{BodyDataStream, Bytes};
 use futures_util::StreamExt as _;
@@ -14,7 +14,7 @@ use super::export::{dump_failed, unreadable};
 use super::refused;
 use super::slots::{ExportSlot, ExportTimes};
 
-/// Pieces between the archive and a slower reader.
+/// The pieces that wait for a slower reader.
 const BACKLOG: usize = 2;
 
 /// A piece of the archive. An empty one is the end of a whole archive.
@@ -24,7 +24,7 @@ pub(super) type Piece = Result<Bytes, ApiError>;
 pub(super) struct Writing {
     pub(super) exporter: Exporter,
     pub(super) volumes: BodyDataStream,
-    /// Is written after the volumes.
+    /// The schema, which follows the volumes.
     pub(super) database: Option<Database>,
     pub(super) times: ExportTimes,
     pub(super) slot: ExportSlot,
@@ -37,7 +37,7 @@ pub(super) enum Database {
     Dumped(Spool),
 }
 
-/// Why an archive has no end.
+/// The reason why an archive breaks off.
 enum Broken {
     Failed(ApiError),
     /// The reader left, took nothing for too long, or is too slow altogether.
@@ -67,7 +67,7 @@ impl Writing {
                     tracing::warn!(%slug, error = why, "tenant export failed");
                 }
                 Err(Broken::Failed(error)) => {
-                    // Whoever returns or passes on the error logs it.
+                    // The code that returns or passes on the error logs it.
                     let _ = timeout(times.stall, sender.send(Err(error))).await;
                 }
             }
@@ -84,7 +84,7 @@ impl Writing {
             output.send(compressor.compress(&exporter.take())?).await?;
         }
         exporter.end_volumes().map_err(fault)?;
-        // A frame of its own: what keeps the reader may stand between two.
+        // The part is a frame of its own, because frames that keep the connection alive may follow.
         output.send(compressor.finish()?).await?;
         let mut compressor = Compressor::new()?;
         let mut spool = match database {
@@ -128,7 +128,7 @@ impl Output<'_> {
         }
     }
 
-    /// Waits for the end of a dump. Whoever passes the bytes on must not take the silence for a lost connection.
+    /// Waits for the end of a dump, and keeps the connection alive: a proxy must not take the silence for a lost connection.
     async fn end_of(&self, mut dump: Dump) -> Result<Spool, Broken> {
         loop {
             match timeout(self.times.keep_alive, dump.end()).await {

@@ -1,11 +1,11 @@
-//! When a failed delivery is tried again. Pure.
+//! The retry back-off of failed webhook deliveries. Pure.
 
 use std::time::Duration;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 
-/// The delays after the first, second, … failed attempt, in seconds. A receiver that is down for a day misses nothing.
+/// The delays after the first, second, … failed attempt, in seconds. A receiver that is unreachable for a day misses nothing.
 const DELAYS: [u64; 9] =
     [5, 30, 2 * MINUTE, 10 * MINUTE, 30 * MINUTE, HOUR, 3 * HOUR, 8 * HOUR, 12 * HOUR];
 

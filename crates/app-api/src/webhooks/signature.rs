@@ -1,4 +1,4 @@
-//! The signature of a delivery: `t={seconds},v1={hex}`, HMAC-SHA256 over `{seconds}.{body}`. Pure.
+//! The HMAC signature of a webhook delivery: `t={seconds},v1={hex}`, HMAC-SHA256 over `{seconds}.{body}`. Pure.
 //!
 //! The time is signed, so that a receiver can refuse an old request that somebody sends again.
 

@@ -1,4 +1,4 @@
-//! One attempt of a task: sends the package into the tenant, and keeps what comes back.
+//! One attempt of a task: sends the package into the tenant, and records its messages.
 //!
 //! A tenant can forge every message about its task. The size of a message is bounded, and a message changes only records of the
 //! tenant itself.
@@ -27,21 +27,21 @@ use crate::db::tenant_workflows;
 use crate::tenant::Tenant;
 use crate::tenant_databases::WorkConnection;
 
-/// How long a wake, the way of the package into the tenant and the end of a task may take, beside the task itself.
+/// Bounds the wake, the transfer of the package into the tenant and the end of the task, besides the task itself.
 const OVERHEAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// Output is written at least this often while there is some.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the record of a task's end waits for the last of its lines.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_secs(20);
-/// Lines that one statement writes.
+/// The most lines that one statement writes.
 const MAX_WRITTEN_LINES: usize = 1_000;
 /// The pieces of the largest archive.
 const MAX_PIECES: i32 = 96;
 const _: () = assert!(96 * PIECE_BYTES >= package::MAX_BYTES);
-/// Far above the largest message.
+/// The largest accepted message, far above what the program of PID 1 sends.
 const MAX_MESSAGE_BYTES: usize = 512 << 10;
-/// Far above all output of a task as messages.
+/// The largest sum of accepted messages, far above the output of a task.
 const MAX_MESSAGES_BYTES: usize = 32 * MAX_OUTPUT_BYTES;
 const MAX_REASON_CHARS: usize = 300;
 
@@ -59,7 +59,7 @@ pub(super) type Results = Vec<(String, Option<Value>)>;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
-    /// With what the task left as its result.
+    /// The task succeeded, with its result.
     Succeeded(Option<Value>),
     Failed(String),
     /// The program certainly did not run.
@@ -74,7 +74,7 @@ pub(super) fn bounded(text: &str) -> String {
 }
 
 impl Attempt<'_> {
-    /// Runs the task with the `results` of those before it. `place`: one of those that send a package.
+    /// Runs the task with the `results` of the earlier tasks. `place` is the permit to send a package.
     pub(super) async fn run(&self, results: Results, place: OwnedSemaphorePermit) -> Outcome {
         let timeout = Duration::from_secs(self.task.timeout_seconds.into()) + OVERHEAD_TIMEOUT;
         let late = || Outcome::Failed("The tenant did not report the end of the task.".to_owned());
@@ -101,7 +101,7 @@ impl Attempt<'_> {
         if error.has_code(Code::TenantStopped) {
             return Outcome::Failed("The tenant is stopped.".to_owned());
         }
-        // After a refusal no program begins, however much was sent.
+        // After a refusal no program begins, even if the whole input was sent.
         let may_have_begun = error.code().is_none() && is_sent.load(Ordering::Acquire);
         if may_have_begun {
             Outcome::Failed("The connection to the tenant broke.".to_owned())
@@ -165,7 +165,7 @@ impl Attempt<'_> {
         let mut writing = std::pin::pin!(self.write_lines(unwritten).fuse());
         let outcome = tokio::select! {
             outcome = read_messages(output, LineQueue::new(lines)) => outcome,
-            // Not before the end of the queue.
+            // The queue ends first.
             never = (&mut writing).then(|()| std::future::pending()) => never,
         };
         let _ = tokio::time::timeout(LAST_LINES_TIMEOUT, writing).await;
@@ -228,7 +228,7 @@ async fn read_messages(output: Body, mut lines: LineQueue) -> Outcome {
     }
 }
 
-/// The program inside keeps the same bound; what another program says instead of it does not count.
+/// Refuses a result above the bound that the program of PID 1 keeps: another program sent it.
 fn succeeded(result: Option<Value>) -> Outcome {
     let failed = |why: &str| Outcome::Failed(why.to_owned());
     match &result {
@@ -249,7 +249,7 @@ fn succeeded(result: Option<Value>) -> Outcome {
 /// Reads the pieces of an archive, one after the other. A failure ends the archive early, which the reader notices.
 async fn send_pieces(app: App, tenant: Tenant, package: uuid::Uuid, pieces: mpsc::Sender<Vec<u8>>) {
     let mut open_conn: Option<WorkConnection> = None;
-    // The tenant owns the table, and may make pieces without end of it.
+    // The tenant owns the table, and could add pieces without end.
     for number in 0..MAX_PIECES {
         let place = match pieces.try_reserve() {
             Ok(place) => place,
@@ -300,7 +300,7 @@ fn unpack(archive: PieceReader, frames: &mpsc::Sender<io::Result<Bytes>>) {
     }
 }
 
-/// Reads what arrives in pieces, until nobody wants the content any more: an archive can hold much that unpacks to nothing.
+/// Reads the pieces as one stream, until the receiver is gone: a large archive may unpack to little.
 struct PieceReader {
     pieces: mpsc::Receiver<Vec<u8>>,
     frames: mpsc::Sender<io::Result<Bytes>>,
@@ -339,7 +339,7 @@ impl Read for PieceReader {
     }
 }
 
-/// The messages of a task. What is none ends the stream, and so does more than a task can have to say.
+/// Parses the messages of a task. An invalid message ends the stream, and so do more than [`MAX_MESSAGES_BYTES`].
 fn messages(output: Body) -> impl Stream<Item = TaskMessage> {
     let begin = (output.into_data_stream(), Vec::new(), 0_usize);
     stream::unfold(begin, async |(mut pieces, mut read, mut total)| {
@@ -379,7 +379,7 @@ impl LineQueue {
         let printable = |c: &char| !c.is_control() || *c == '\t';
         let text: String = text.chars().filter(printable).take(MAX_LINE_BYTES).collect();
         self.bytes = self.bytes.saturating_add(counted_bytes(text.len()));
-        // The program inside keeps a lower bound, and says when it is reached.
+        // The program of PID 1 keeps a lower bound, and reports when it is reached.
         if self.bytes <= 2 * MAX_OUTPUT_BYTES {
             // The receiver outlives the task.
             let _ = self.lines.send((output, text));

@@ -32,7 +32,7 @@ const MAX_KEPT: i64 = 1_000;
 /// The input that is the body of a call.
 const BODY: &str = "body";
 
-/// Who or what runs a workflow.
+/// The origin of a run: a caller or a trigger, with its values.
 pub(super) struct Run<'a> {
     pub(super) workflow: &'a str,
     pub(super) context: BTreeMap<String, Value>,
@@ -47,7 +47,7 @@ pub(super) struct Run<'a> {
 /// Runs a workflow for a caller.
 ///
 /// # Errors
-/// By `schedule`.
+/// As for [`schedule`].
 pub async fn run(
     app: &App,
     caller: &Principal,
@@ -82,7 +82,7 @@ pub(super) async fn schedule(
     if let Some(fire) = timed
         && let Some(known) = tenant_executions::of_fire(&mut conn, fire).await?
     {
-        // Its process may have died before anybody was notified.
+        // The process that created the execution may have died before it notified the runner.
         touch(app, tenant).await?;
         return Ok(known);
     }
@@ -95,7 +95,7 @@ pub(super) async fn schedule(
     let execution = prepare(found, run.context, run.body, &run.actor, now)?;
     let entry = Entry::new(run.actor, run.action, run.resource)
         .after(json!({ "execution": execution.id, "package": execution.package }));
-    // Before the execution: it is found even when this process dies in between.
+    // Before the execution is written: a runner finds it even when this process dies in between.
     touch(app, tenant).await?;
     // The run matters more than how many records are kept.
     if let Err(error) = tenant_executions::prune(&mut conn, MAX_KEPT).await {
@@ -129,7 +129,7 @@ pub(super) async fn schedule(
     Ok(execution)
 }
 
-/// The execution of a workflow that is not paused, with a value for each input.
+/// Makes the execution of a workflow that is not paused, with a value for each input.
 fn prepare(
     found: FoundWorkflow,
     mut context: BTreeMap<String, Value>,
@@ -201,7 +201,7 @@ pub(super) fn check_context(
         let rule = "A number must be between -1e300 and 1e300. Write a larger one as a text.";
         (name.as_str(), FieldCode::Invalid, rule)
     });
-    // As Postgres keeps it: a number with a large exponent becomes a long one.
+    // Postgres prints all digits, so a number with a large exponent becomes long.
     let total: usize = context.values().map(printed_len).sum();
     let largest = context.iter().max_by_key(|(_, value)| printed_len(value));
     let too_large = largest.filter(|_| total > MAX_CONTEXT_BYTES).map(|(name, _)| {
@@ -255,7 +255,7 @@ pub async fn lines(app: &App, tenant: &Tenant, id: Uuid) -> Result<Vec<LineRow>,
     Ok(tenant_executions::lines(&mut conn, id).await?)
 }
 
-/// Requests the end of an execution. One that has ended stays as it is.
+/// Requests the end of an execution. An execution that has ended stays as it is.
 ///
 /// # Errors
 /// `resource_not_found`.
@@ -277,7 +277,7 @@ pub async fn cancel(
         Ok(())
     })
     .await?;
-    // Afterwards: whoever runs the execution looks at it when this changes.
+    // After the write: the runner of the execution reads it when this changes.
     touch(app, tenant).await?;
     Ok(tenant_executions::by_id(&mut conn, id).await?.ok_or_else(no_such_execution)?)
 }

@@ -1,6 +1,6 @@
 //! The work of tenants: packages with workflows, their executions, and triggers. Packages and executions lie in the schema of their
 //! tenant, and every query about them runs as the tenant's role: one tenant's packages and executions cannot reach another's, or
-//! the control plane's tables. What fires next is a matter of the control plane: [`triggers`].
+//! the control plane's tables. The control plane decides what fires next: [`triggers`].
 
 mod attempt;
 pub mod executions;
@@ -29,7 +29,7 @@ use crate::tenant_databases::{OpenError, WorkConnection};
 
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// Why work in the schema of a tenant failed.
+/// The reason why work in the schema of a tenant failed.
 #[derive(Debug)]
 pub enum WorkError {
     Refused(ApiError),
@@ -112,15 +112,15 @@ async fn audit(app: &App, entry: &Entry, now: Timestamp) -> Result<(), ApiError>
     .await
 }
 
-/// Notes that a tenant has something to do.
+/// Notifies the runner that a tenant has work.
 async fn touch(app: &App, tenant: &Tenant) -> Result<(), ApiError> {
     open_work::touch(&mut *app.conn().await?, tenant.id, app.clock.now()).await?;
     app.work.notify_one();
     Ok(())
 }
 
-/// Notes it again after the work is recorded: somebody may have looked in between. The note from before leads to the work,
-/// later, where this one fails: a caller who saw an error would do everything twice.
+/// Notifies the runner again after the work is recorded, because the runner may have read the records in between. A failure is
+/// only logged: the first notification leads to the work later, and a caller who receives an error would repeat the call.
 async fn touch_again(app: &App, tenant: &Tenant) {
     if let Err(error) = touch(app, tenant).await {
         let error = format!("{:#}", error.into_error());
@@ -128,8 +128,8 @@ async fn touch_again(app: &App, tenant: &Tenant) {
     }
 }
 
-/// The largest number that is read again as it was written: Postgres prints all digits, and with those of a larger one the parser
-/// may end up above the range of a float.
+/// The largest number that survives a round trip: Postgres prints all digits, and the parser may read those of a larger number as
+/// infinity.
 const MAX_NUMBER: f64 = 1e300;
 
 /// Whether the value holds a number above [`MAX_NUMBER`].
@@ -167,7 +167,7 @@ mod tests {
         }
         for fit in [1e300, -1e300, 9.999_999_999_999_999e299, 5e-324, 0.0] {
             assert!(!has_huge_number(&json!([fit])), "{fit}");
-            // As Postgres prints it, without an exponent.
+            // Postgres prints no exponent.
             let read: Value = serde_json::from_str(&format!("{fit:.400}")).unwrap();
             assert!((read.as_f64().unwrap() - fit).abs() <= fit.abs() * 1e-10, "{fit}");
         }

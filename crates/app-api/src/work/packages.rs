@@ -27,7 +27,7 @@ const MAX_PACKAGES: i64 = 100;
 /// The most bytes of all archives of a tenant.
 const MAX_TOTAL_BYTES: i64 = 1 << 30;
 
-/// Archives that are unpacked at the same time: a small one may unpack to much.
+/// Bounds the archives that are unpacked at the same time, because a small archive may unpack to much.
 static READING: Semaphore = Semaphore::const_new(4);
 
 /// Stores an archive. Nothing is written unless the whole archive is a package, and its signature is one of a trusted key.
@@ -201,7 +201,7 @@ pub async fn delete(
         };
         let used = trigger::used_workflows(&mut *app.conn().await?, tenant.id, &workflows).await;
         for workflow in used.map_err(ApiError::from)? {
-            // Another package may have it, too.
+            // Another package may have the same workflow.
             if tenant_workflows::by_name(conn, &workflow).await?.is_none() {
                 let detail = format!(
                     "A trigger runs workflow {workflow}, which no other package has. Upload one with it, or delete the trigger, first."

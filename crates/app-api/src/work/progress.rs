@@ -1,7 +1,7 @@
 //! Decides the next step of an execution, and whether a failed task is tried again. Pure.
 //!
-//! Tasks run one after the other. An attempt that was recorded as successful is never made again. One whose end is unknown, because
-//! somebody died meanwhile, counts as failed: with retries left the task runs again, without it never does.
+//! Tasks run one after the other. An attempt that was recorded as successful is never repeated. An attempt whose end is unknown,
+//! because its replica died, counts as failed: the task runs again only if it has retries left.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use protocol::executions::{ExecutionState, TaskState};
 /// The first delay before another attempt; it doubles with each.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
-/// The most retries that a task may have, and its first attempt.
+/// The first attempt and the most retries that a task may have.
 const MAX_ATTEMPTS: i32 = 11;
-/// An attempt that could not begin, for example because the engine is away, is tried again after this time. It does not count.
+/// The delay after an attempt that could not begin, for example because the engine is unreachable. Such an attempt does not count.
 pub const NOT_STARTED_DELAY: Duration = Duration::from_secs(5);
-/// An execution whose task could not begin for so long has failed.
+/// An execution fails when its task could not begin for this long.
 pub const NOT_STARTED_LIMIT: Duration = Duration::from_secs(600);
 
-/// Why an execution failed whose rows say nothing any more: the tenant can write them.
+/// The reason of a failed execution whose rows cannot be read: the tenant can write them.
 pub const DAMAGED: &str = "The record of the execution is damaged.";
 
 /// A task as its row shows it.
@@ -39,7 +39,7 @@ pub enum Step<'a> {
         task: &'a Task,
         attempt: i32,
     },
-    /// The end of this attempt is unknown: nobody runs it any more.
+    /// The end of this attempt is unknown: no replica runs it.
     Lost {
         task: &'a Task,
         attempt: i32,
@@ -51,7 +51,7 @@ pub enum Step<'a> {
     },
 }
 
-/// The next step of an execution that nobody else works on.
+/// Returns the next step of an execution under the caller's claim.
 pub fn next_step<'a>(
     workflow: &'a Workflow,
     rows: &[TaskProgress],
@@ -82,7 +82,7 @@ pub fn next_step<'a>(
         match row.state {
             TaskState::Succeeded => {}
             TaskState::Running => return Step::Lost { task, attempt },
-            // A time that no delay leads to, after a step of the clock or by the tenant's own hand, does not count.
+            // A time later than any delay leads to is ignored: the clock stepped, or the tenant wrote it.
             TaskState::Waiting
                 if row.next_attempt_at > now && row.next_attempt_at <= now + MAX_RETRY_DELAY =>
             {

@@ -1,7 +1,7 @@
 //! Runs the executions of tenants. Every replica does; a claim keeps two from working for one tenant at the same time.
 //!
-//! A claim has a lifetime and is renewed while it is held. Who lost a claim stops at once: the connection to the task closes, and
-//! the task with it. The next holder finds the attempt whose end nobody recorded.
+//! A claim has a lifetime and is renewed while it is held. A replica that lost its claim stops at once: the connection to the task
+//! closes, which ends the task. The next holder finds the attempt without a recorded end.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,24 +25,24 @@ use crate::db::tenant_executions::{self, AttemptEnd, ExecutionRow, TaskRow};
 use crate::db::{Conn, QueryResult, tenant, tenant_workflows};
 use crate::tenant::Tenant;
 
-/// Work is due for at most this long before somebody looks.
+/// The longest time for which due work waits.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Tenants for which one replica works at once: as many as the orchestrator runs tasks.
 pub const MAX_TENANTS: usize = 128;
 /// A replica that died keeps its claims for this long.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(30);
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// Who could not renew a claim for this long stops, before another one may begin.
+/// A replica that could not renew its claim for this long stops, before another replica may begin.
 const CLAIM_VALIDITY: Duration = Duration::from_secs(20);
 /// A tenant without open executions is forgotten once it was not touched for so long. Longer than the transaction of a run takes.
 const FORGET_AFTER: Duration = Duration::from_secs(180);
 const IDLE_DELAY: Duration = Duration::from_secs(60);
-/// Doubles with each failure in a row.
+/// The delay after a failure. It doubles with each failure in a row.
 const ERROR_DELAY: Duration = Duration::from_secs(10);
 const MAX_ERROR_DOUBLINGS: u32 = 5;
 /// The most further tries to record the end of an attempt.
 const MAX_RECORD_RETRIES: usize = 5;
-/// A tenant whose records lead nowhere, however often somebody writes into them, leaves its place to another one.
+/// The most steps for one tenant in a row: a tenant that keeps changing its records must not keep its place.
 const MAX_STEPS: usize = 1_000;
 
 /// Works until the process stops. Attempts under way then end, and count as lost.
@@ -60,7 +60,7 @@ pub async fn run(app: App) {
             Some(ended) = drivers.join_next_with_id() => {
                 let id = match ended {
                     Ok((id, ())) => id,
-                    // Its claim runs out.
+                    // The claim expires.
                     Err(error) => {
                         tracing::error!(%error, "work of a tenant panicked");
                         error.id()
@@ -88,7 +88,7 @@ pub async fn run(app: App) {
     }
     drivers.shutdown().await;
     if let Ok(mut conn) = app.database.conn().await {
-        // Otherwise the claims run out.
+        // Claims that are not released expire.
         let _ = open_work::release_all(&mut conn, holder, app.clock.now()).await;
     }
 }
@@ -238,7 +238,7 @@ async fn work(
             }
             Step::Start { task, attempt } => {
                 let Some(place) = place.take() else {
-                    // Waits without a connection.
+                    // The wait holds no connection.
                     drop(conn);
                     let free = app.task_starts.clone().acquire_owned().await;
                     place = Some(free.map_err(ApiError::internal)?);
@@ -265,7 +265,7 @@ async fn work(
             }
         };
         if changed == 0 {
-            // Somebody else changed the records, or the tenant made tables of them that keep nothing.
+            // Another writer changed the records, or the tenant's tables keep no rows.
             return Ok(Next::At(now + ERROR_DELAY));
         }
     }
@@ -273,11 +273,11 @@ async fn work(
 }
 
 enum Begun {
-    /// With the results of the tasks before.
+    /// The attempt begins, with the results of the earlier tasks.
     Yes(attempt::Results),
     /// The execution fails for this reason.
     Never(String),
-    /// The task does not wait any more.
+    /// The task is no longer waiting.
     No,
 }
 
@@ -297,9 +297,9 @@ async fn begin(conn: &mut Conn, attempt: &Attempt<'_>, now: Timestamp) -> Result
     Ok(if begun.await? { Begun::Yes(results) } else { Begun::No })
 }
 
-/// `None` when the tenant changed its records so that they say nothing any more.
+/// Parses the records. `None` when the tenant changed them so that they cannot be read.
 fn read(execution: &ExecutionRow, rows: &[TaskRow]) -> Option<(Workflow, Vec<TaskProgress>)> {
-    // Each execution has one. Without it the tasks would miss their inputs.
+    // Each execution has a context. Without it the tasks would miss their inputs.
     execution.context.as_ref()?;
     let workflow = serde_json::from_value(execution.definition.clone()?).ok()?;
     let progress = |row: &TaskRow| {

@@ -25,7 +25,7 @@ pub struct FoundWorkflow {
     pub paused: bool,
 }
 
-/// `None` when the tenant made something else of its own row.
+/// Parses a row. `None` when the tenant changed the row so that it cannot be read.
 fn found(row: WorkflowRow) -> Option<FoundWorkflow> {
     let WorkflowRow { name, package_id, package, definition, paused } = row;
     let workflow: Workflow = serde_json::from_value(definition?).ok()?;
@@ -54,7 +54,7 @@ pub(super) async fn find(conn: &mut Conn, name: &str) -> Result<FoundWorkflow, W
     Ok(found(row).ok_or_else(|| damaged("the definition of the workflow"))?)
 }
 
-/// Lets a workflow begin no execution and no further task, or lets it go on.
+/// Pauses a workflow, so that it begins no execution and no further task, or resumes it.
 ///
 /// # Errors
 /// `resource_not_found`.
@@ -72,7 +72,7 @@ pub async fn set_paused(
     let mut conn = open(app, tenant).await?;
     let found = find(&mut conn, name).await?;
     if !paused {
-        // Executions of the workflow may have waited. Before: they are found even when this process dies in between.
+        // Executions of the workflow may have waited. The touch precedes the change, so that a crash in between loses none.
         touch(app, tenant).await?;
     }
     conn.transaction(async |conn| -> Result<_, WorkError> {

@@ -51,7 +51,7 @@ fn promised(route: &Route, kind: Kind) -> Outcome {
     let at_least = |role: Role, needed| if role >= needed { Admitted } else { InsufficientRole };
     match (route.access, kind) {
         (Access::Public, _) => Admitted,
-        (_, Kind::Stranger) | (Access::Service, _) => Unauthenticated,
+        (_, Kind::Anonymous) | (Access::Service, _) => Unauthenticated,
         // Pages take sessions only.
         (_, Kind::Key(..) | Kind::AdminKey | Kind::DeadKey) if is_page => Unauthenticated,
         (_, Kind::DeadKey) => InvalidKey,
@@ -106,9 +106,8 @@ fn outcome(response: &TestResponse) -> Outcome {
 }
 
 async fn call(caller: &TestCaller, method: &Method, path: &str) -> TestResponse {
-    let bearer = caller.key.as_ref().map(|key| format!("Bearer {key}"));
-    let headers: Vec<_> = bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-    caller.client.send(method.clone(), path, &headers, "").await
+    let with_key = caller.key.as_ref().map(|key| caller.client.with_key(key));
+    with_key.as_ref().unwrap_or(&caller.client).send(method.clone(), path, &[], "").await
 }
 
 /// The path with a value for each parameter.
@@ -315,8 +314,7 @@ async fn a_changed_role_counts_at_the_next_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unauthenticated_callers_do_not_learn_what_exists() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let nobody = &server.visitor;
     for prefix in ["/api/admin", "/v1"] {
         for path in ["", "/nothing", "/tenants/acme", "/tenants/none"] {
@@ -431,11 +429,8 @@ async fn one_caller_changes_only_so_much_in_five_minutes() {
     let owner = server.sign_up().await;
     let (first, second) = (server.admin_key().await, server.admin_key().await);
     let change = async |key: Option<&str>| {
-        let bearer = key.map(|key| format!("Bearer {key}"));
-        let headers: Vec<_> =
-            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-        let client = if key.is_some() { &server.visitor } else { &owner };
-        client.send(Method::DELETE, "/v1/tenants/none", &headers, "").await
+        let client = key.map_or_else(|| owner.clone(), |key| owner.with_key(key));
+        client.send(Method::DELETE, "/v1/tenants/none", &[], "").await
     };
     for key in [Some(first.as_str()), None] {
         for _ in 0..3 {
@@ -453,12 +448,11 @@ async fn one_caller_changes_only_so_much_in_five_minutes() {
     let again = server.new_session_of(EMAIL).await;
     let change_again = again.send(Method::DELETE, "/v1/tenants/none", &[], "").await;
     assert_eq!(change_again.problem(), "404 tenant_not_found");
-    let bearer = format!("Bearer {second}");
+    let client = server.visitor.with_key(&second);
     for _ in 0..4 {
-        let headers = [("authorization", bearer.as_str())];
         let id = "00000000-0000-0000-0000-000000000000";
         let path = format!("/v1/auth/keys/{id}");
-        let revoke = server.visitor.send(Method::DELETE, &path, &headers, "").await;
+        let revoke = client.send(Method::DELETE, &path, &[], "").await;
         assert_eq!(revoke.problem(), "404 not_found");
     }
     assert_eq!(change(Some(&second)).await.problem(), "404 tenant_not_found");

@@ -184,8 +184,8 @@ async fn a_flood_of_sign_ins_leaves_the_owner_served() {
     }
     let hashes = server.metric("cial_password_hashes_total").await - before;
     assert!(hashes <= 100, "1,000 guesses at one account cost {hashes} hashes");
-    let stranger = sign_in(&server.visitor, PASSWORD, "198.51.100.7").await;
-    assert_eq!(stranger.problem(), "429 too_many_attempts", "the account is protected");
+    let other = sign_in(&server.visitor, PASSWORD, "198.51.100.7").await;
+    assert_eq!(other.problem(), "429 too_many_attempts", "the account is protected");
     let mut known = server.visitor.new_client();
     known.cookie = Some(device.to_owned());
     assert_eq!(sign_in(&known, PASSWORD, "198.51.100.7").await.status, 200);

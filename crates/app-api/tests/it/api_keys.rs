@@ -12,12 +12,6 @@ use crate::harness::{
     FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, acme,
 };
 
-async fn with_acme() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
-    (server, owner)
-}
-
 /// Calls with a key.
 async fn call(
     client: &TestClient,
@@ -26,18 +20,16 @@ async fn call(
     path: &str,
     body: Value,
 ) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    client.new_client().json(method, path, &[("authorization", &bearer)], body).await
+    client.with_key(key).json(method, path, &[], body).await
 }
 
 async fn get(client: &TestClient, key: &str, path: &str) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    client.new_client().send(Method::GET, path, &[("authorization", &bearer)], "").await
+    client.with_key(key).get(path).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let new = json!({ "name": "ci", "role": "write" });
     let created = owner.post("/v1/tenants/acme/keys", new).await;
     assert_eq!(created.status, 201, "{}", created.text());
@@ -77,7 +69,7 @@ async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenants_admin_creates_keys_of_that_tenant_and_nothing_wider() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     let admin = server.key_of(Some("acme"), Role::Admin).await;
     let create = |path: &'static str, body: Value| call(&owner, &admin, Method::POST, path, body);
@@ -113,7 +105,7 @@ async fn a_tenants_admin_creates_keys_of_that_tenant_and_nothing_wider() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_revoked_within_its_scope_only() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     let other = owner.post("/v1/tenants/globex/keys", json!({ "name": "g", "role": "read" })).await;
     let id = other.json()["id"].as_str().unwrap().to_owned();
@@ -136,7 +128,7 @@ async fn a_key_is_revoked_within_its_scope_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_dead_key_gets_the_same_response() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let revoked = server.key_of(None, Role::Read).await;
     server.database.sql("UPDATE api_keys SET revoked = true").await;
     let new = json!({ "name": "short", "role": "read", "expires_in_days": 1 });
@@ -160,7 +152,7 @@ async fn every_dead_key_gets_the_same_response() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invalid_requests_for_keys_name_their_fields() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let post = |body: Value| owner.post("/v1/auth/keys", body);
     let bad = post(json!({ "name": " ", "role": "read", "expires_in_days": 4_000 })).await;
     assert_eq!(bad.problem(), "422 invalid_fields");
@@ -189,10 +181,8 @@ async fn a_revocation_ends_requests_and_streams_on_every_replica_within_a_second
     let created =
         owner.post("/v1/tenants/acme/keys", json!({ "name": "ci", "role": "read" })).await;
     let key = created.json()["key"].as_str().unwrap().to_owned();
-    let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str())];
-    let logs = "/v1/tenants/acme/logs?follow=1";
-    let mut stream = second.visitor.send_streaming(Method::GET, logs, &headers, "").await;
+    let (client, logs) = (second.visitor.with_key(&key), "/v1/tenants/acme/logs?follow=1");
+    let mut stream = client.send_streaming(Method::GET, logs, &[], "").await;
     assert_eq!(stream.status(), 200);
     stream.frame().await.unwrap().unwrap();
     assert_eq!(get(&second.visitor, &key, "/v1/tenants/acme").await.status, 200);
@@ -206,7 +196,7 @@ async fn a_revocation_ends_requests_and_streams_on_every_replica_within_a_second
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_membership_ends_streams() {
-    let (server, _owner) = with_acme().await;
+    let (server, _owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     server.orchestrator.endless_logs.store(true, Ordering::Relaxed);
     let member = server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
     let logs = "/v1/tenants/acme/logs?follow=1";
@@ -218,7 +208,7 @@ async fn a_lost_membership_ends_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_keys_are_revoked_and_not_deleted() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let god = server.admin_key().await;
     let new = json!({ "name": "child", "role": "read" });
     let child = call(&owner, &god, Method::POST, "/v1/auth/keys", new).await;
@@ -240,7 +230,7 @@ async fn rows_of_keys_are_revoked_and_not_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_goes_before_a_cookie_and_other_schemes_do_not() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let key = format!("Bearer {}", server.key_of(Some("acme"), Role::Read).await);
     let with = |value: String| {
         let owner = owner.clone();
@@ -260,7 +250,7 @@ async fn a_key_goes_before_a_cookie_and_other_schemes_do_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_listed_by_page() {
-    let (_server, owner) = with_acme().await;
+    let (_server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     for name in ["a", "b", "c"] {
         owner.post("/v1/tenants/acme/keys", json!({ "name": name, "role": "read" })).await;
     }
@@ -274,7 +264,7 @@ async fn keys_are_listed_by_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_managed_by_forms_alone() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let admin = server.sign_in_as("admin", "none", &[("acme", "admin")]).await;
     for (caller, base, list, role) in [
         (&owner, "/admin/keys", "/v1/auth/keys", "everything"),

@@ -180,7 +180,7 @@ async fn a_folder_keeps_archives() {
     assert_eq!(files_below(folder.path()), [folder.path().join("acme/two.tar.zst")]);
 }
 
-/// What a killed process leaves is below the folder, and goes with the next attempt.
+/// A killed process leaves files below the folder alone, and the next attempt removes them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attempt_that_was_killed_is_removed_by_the_name_of_its_archive() {
     let folder = tempfile::tempdir().unwrap();

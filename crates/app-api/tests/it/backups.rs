@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use testkit::{eventually, wait_for};
 
 use crate::harness::{
-    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, acme, observed,
+    FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse, observed,
 };
 use crate::transfers::{exported_volumes, noise, volumes};
 
@@ -233,7 +233,7 @@ async fn a_tenant_that_has_just_been_frozen_is_left_to_its_visitor() {
     drill.next_minute().await;
     drill.until_state("asleep", "complete").await;
     assert_eq!(drill.backups("acme").await[0]["state"], "waiting");
-    // Whoever asks for it takes that into account.
+    // A requested backup is made regardless.
     let requested = drill.owner.post("/v1/tenants/acme/backups", json!({})).await;
     assert_eq!(requested.status, 202, "{}", requested.text());
     assert_eq!(requested.header("location"), "/v1/tenants/acme/backups");
@@ -463,18 +463,15 @@ async fn a_tenant_that_never_rests_is_reported() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_store_nothing_is_made() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let refused = owner.post("/v1/tenants/acme/backups", json!({})).await;
     assert_eq!(refused.problem(), "409 backups_off");
     let status = owner.get("/v1/backups/status").await.json();
     assert_eq!(status, json!({ "enabled": false, "next_due_at": null, "problems": [] }));
     assert_eq!(owner.get("/v1/backups").await.json(), json!({ "backups": [], "next": null }));
     let member = server.key_of(Some("acme"), Role::Write).await;
-    let bearer = format!("Bearer {member}");
-    let headers = [("authorization", bearer.as_str())];
-    let path = "/v1/tenants/acme/backups";
-    let refused = server.visitor.send(Method::POST, path, &headers, "").await;
+    let member = server.visitor.with_key(&member);
+    let refused = member.send(Method::POST, "/v1/tenants/acme/backups", &[], "").await;
     assert_eq!(refused.problem(), "403 insufficient_role");
     server.stop().await;
 }

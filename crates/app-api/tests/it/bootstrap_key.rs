@@ -53,9 +53,7 @@ fn in_directory(directory: &Path, mut setup: Setup) -> Setup {
 }
 
 async fn status(server: &Server, key: &str, path: &str) -> u16 {
-    let bearer = format!("Bearer {}", key.trim());
-    let headers = [("authorization", bearer.as_str())];
-    server.visitor.send(Method::GET, path, &headers, "").await.status.as_u16()
+    server.visitor.with_key(key.trim()).get(path).await.status.as_u16()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,8 +82,7 @@ async fn a_second_key_outlives_the_first_one_and_needs_no_third() {
     let server = setup_with(directory.path()).await.start().await;
     let first = fs::read_to_string(directory.path().join("bootstrap-key")).unwrap();
     let call = async |key: &str, method: Method, path: &str, body: Value| {
-        let bearer = format!("Bearer {}", key.trim());
-        server.visitor.json(method, path, &[("authorization", &bearer)], body).await
+        server.visitor.with_key(key.trim()).json(method, path, &[], body).await
     };
     let new = json!({ "name": "second", "role": "admin", "is_admin": true });
     let created = call(&first, Method::POST, "/v1/auth/keys", new).await;

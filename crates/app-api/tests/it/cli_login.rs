@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::harness::callers::TestKey;
-use crate::harness::{EMAIL, FakeOrchestrator, Server, TestClient, TestResponse, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, Server, TestClient, TestResponse};
 
 const VERIFIER: &str = "a-verifier-that-only-the-command-knows";
 const REDIRECT: &str = "http://127.0.0.1:49152/path";
@@ -50,11 +50,7 @@ fn handed_over(page: &TestResponse, parameter: &str) -> String {
 }
 
 async fn whoami(server: &Server, key: &str) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    server
-        .visitor
-        .send("GET".parse().unwrap(), "/v1/auth/whoami", &[("authorization", &bearer)], "")
-        .await
+    server.visitor.with_key(key).get("/v1/auth/whoami").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,8 +59,8 @@ async fn a_confirmed_sign_in_yields_one_key_to_who_began_it() {
     let begun = begin(&server, Some(REDIRECT)).await;
     let path = begun["url"].as_str().unwrap().split_once("/admin").unwrap().1;
     let path = format!("/admin{path}");
-    let stranger = server.visitor.visit(&path).await;
-    assert!(stranger.header("location").starts_with("/admin/login?next=/admin/cli-login?id"));
+    let anonymous = server.visitor.visit(&path).await;
+    assert!(anonymous.header("location").starts_with("/admin/login?next=/admin/cli-login?id"));
     let page = owner.visit(&path).await;
     for shown in
         ["laptop", begun["user_code"].as_str().unwrap(), "127.0.0.1", "All tenants, as owner"]
@@ -140,8 +136,7 @@ async fn without_a_browser_the_person_types_the_code_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_has_no_more_rights_than_the_person() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let created = async |person: &TestClient, scope: &str| {
         let begun = begin(&server, None).await;
         let done = decide(person, &begun, "confirm", scope).await;
@@ -216,14 +211,11 @@ async fn a_malformed_sign_in_and_a_page_elsewhere_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_revokes_itself() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let read = server.key_of(Some("acme"), protocol::api_keys::Role::Read).await;
     for key in [read, server.admin_key().await] {
-        let bearer = format!("Bearer {key}");
-        let headers = [("authorization", bearer.as_str())];
-        let out =
-            server.visitor.send("POST".parse().unwrap(), "/v1/auth/sign-out", &headers, "").await;
+        let client = server.visitor.with_key(&key);
+        let out = client.send("POST".parse().unwrap(), "/v1/auth/sign-out", &[], "").await;
         assert_eq!(out.status, 204, "{}", out.text());
         assert_eq!(whoami(&server, &key).await.problem(), "401 invalid_key");
     }
@@ -240,9 +232,7 @@ async fn login(server: &Server, person: &TestClient, scope: &str) -> String {
 }
 
 async fn call(server: &Server, key: &str, method: &str, path: &str, body: Value) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str())];
-    server.visitor.json(method.parse().unwrap(), path, &headers, body).await
+    server.visitor.with_key(key).json(method.parse().unwrap(), path, &[], body).await
 }
 
 async fn status(server: &Server, key: &str, method: &str, path: &str) -> String {
@@ -252,8 +242,7 @@ async fn status(server: &Server, key: &str, method: &str, path: &str) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_key_has_the_rights_that_its_person_has_at_each_request() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let admin = server.sign_in_as("admin", "admin", &[]).await;
     let key = login(&server, &admin, "").await;
     let user = server.user("admin@example.com").await.id;
@@ -304,8 +293,7 @@ async fn a_login_key_has_the_rights_that_its_person_has_at_each_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_key_of_a_tenant_ends_with_the_membership() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
     let key = login(&server, &member, "acme").await;
     let user = server.user("mia@example.com").await.id;
@@ -326,8 +314,7 @@ async fn a_login_key_of_a_tenant_ends_with_the_membership() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_see_and_revoke_their_own_login_keys() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let member = server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
     let (first, second) =
         (login(&server, &member, "acme").await, login(&server, &member, "acme").await);
@@ -402,8 +389,7 @@ async fn a_sign_in_that_yields_no_key_can_be_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_a_login_key_creates_belongs_to_its_person() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let admin = server.sign_in_as("admin", "owner", &[]).await;
     let key = login(&server, &admin, "").await;
     let new = |is_admin: bool| json!({ "name": "ci", "role": "admin", "is_admin": is_admin, "expires_in_days": 0 });
@@ -513,8 +499,7 @@ async fn a_login_key_of_a_tenant_sees_and_revokes_keys_of_that_tenant_only() {
 /// Fetches the key of a confirmed sign-in while a transaction has made `change` and not committed it, and returns how
 /// the fetch ends.
 async fn fetch_during(change: &str) -> String {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
     let begun = begin(&server, None).await;
     assert_eq!(decide(&member, &begun, "confirm", "acme").await.status, 200);

@@ -449,7 +449,7 @@ async fn a_proxy_that_starts_again_listens_for_every_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_down_is_an_error_of_the_protocol() {
+async fn an_unreachable_server_is_an_error_of_the_protocol() {
     let root = tempfile::tempdir().unwrap();
     let inside = inside(root.path(), "t_acme");
     let upstream = "postgres:///x?host=/nowhere".parse().unwrap();

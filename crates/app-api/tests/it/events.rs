@@ -184,8 +184,7 @@ async fn a_client_that_reconnects_to_another_replica_receives_every_event_once()
 /// Ids of rows are often given before the commit. A reader of the latest id would then miss the slower transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_commits_late_is_not_missed() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     owner.post("/api/admin/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     let mut events = EventReader::resume(&owner, "0").await;
     let mut all = events.until_name("Globex").await;
@@ -226,10 +225,8 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
         ("mia", &mia, None, &["acme", "shared"]),
         ("eve", &eve, None, &["shared"]),
     ] {
-        let bearer = key.map(|key| format!("Bearer {key}"));
-        let headers: Vec<_> =
-            bearer.iter().map(|value| ("authorization", value.as_str())).collect();
-        readers.push((name, EventReader::open(client, &headers).await, slugs.to_vec()));
+        let client = key.map_or_else(|| client.clone(), |key| client.with_key(key));
+        readers.push((name, EventReader::open(&client, &[]).await, slugs.to_vec()));
     }
     let database = &server.database;
     let mut renamed = VecDeque::new();
@@ -401,9 +398,9 @@ async fn the_end_of_a_tenant_is_one_event() {
 async fn a_stream_ends_with_its_session_or_key() {
     let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
     let viewer = server.sign_in_as("vic", "viewer", &[]).await;
-    let key = format!("Bearer {}", server.admin_key().await);
+    let program = server.visitor.with_key(&server.admin_key().await);
     let mut of_session = EventReader::open(&viewer, &[]).await;
-    let mut of_key = EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    let mut of_key = EventReader::open(&program, &[]).await;
     let mut of_owner = EventReader::open(&owner, &[]).await;
     for reader in [&mut of_session, &mut of_key, &mut of_owner] {
         assert!(reader.next_block().await.unwrap().starts_with("retry: "));
@@ -418,8 +415,7 @@ async fn a_stream_ends_with_its_session_or_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_missed_too_much_is_notified() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     server.database.sql("UPDATE tenants SET name = 'a'").await;
     server.database.sql("UPDATE tenants SET name = 'b'").await;
     let mut conn = server.database.conn().await;
@@ -450,8 +446,7 @@ async fn one_caller_has_only_so_many_streams() {
     let refused = owner.get(PATH).await;
     assert_eq!(refused.problem(), "429 rate_limited");
     assert_eq!(refused.header("retry-after"), "5");
-    let key = format!("Bearer {}", server.admin_key().await);
-    EventReader::open(&server.visitor, &[("authorization", &key)]).await;
+    EventReader::open(&server.visitor.with_key(&server.admin_key().await), &[]).await;
     readers.pop();
     let free = testkit::eventually("a place", TEST_TIMEOUT, async || {
         Ok(owner.get(PATH).await.status == 200)
@@ -461,8 +456,7 @@ async fn one_caller_has_only_so_many_streams() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_reports_events_that_it_can_read_no_more() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let mut events = EventReader::open(&owner, &[]).await;
     rename(&owner, "acme", "seen").await;
     let last = events.until_name("seen").await.last().unwrap().id;

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, acme};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient};
 
 const PATH: &str = "/v1/tenants/acme/exec";
 const LS: &str = "command=%5B%22ls%22%2C%22-l%22%5D&columns=80&rows=24";
@@ -19,12 +19,6 @@ const UPGRADE: [(&str, &str); 4] = [
     ("sec-websocket-version", "13"),
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
-
-async fn with_acme() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
-    (server, owner)
-}
 
 async fn open(client: &TestClient, query: &str, more: &[(&str, &str)]) -> Response<Incoming> {
     let headers = [UPGRADE.as_slice(), more].concat();
@@ -46,7 +40,7 @@ async fn refusal(client: &TestClient, query: &str, more: &[(&str, &str)]) -> Str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_pass_in_both_directions_and_the_command_is_audited() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let mut stream = stream(open(&owner, LS, &[]).await).await;
     stream.write_all(b"frames").await.unwrap();
     let mut echo = [0; 6];
@@ -68,11 +62,11 @@ async fn frames_pass_in_both_directions_and_the_command_is_audited() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_ends_with_the_key_and_with_the_session() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let created =
         owner.post("/v1/tenants/acme/keys", json!({ "name": "ci", "role": "admin" })).await;
-    let bearer = format!("Bearer {}", created.json()["key"].as_str().unwrap());
-    let by_key = open(&server.visitor, "", &[("authorization", &bearer)]).await;
+    let program = server.visitor.with_key(created.json()["key"].as_str().unwrap());
+    let by_key = open(&program, "", &[]).await;
     let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
     let mut by_key = stream(by_key).await;
     let mut by_session = stream(open(&member, "", &[]).await).await;
@@ -95,7 +89,7 @@ async fn a_command_ends_with_the_key_and_with_the_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_do_not_hold_up_the_end_of_the_process() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     let mut stream = stream(open(&owner, "", &[]).await).await;
     server.stop().await;
     assert!(timeout(TEST_TIMEOUT, stream.read_u8()).await.unwrap().is_err());
@@ -103,7 +97,7 @@ async fn commands_do_not_hold_up_the_end_of_the_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_command_is_refused() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     for bad in [
         "command=ls",
         "command=%5B%5D",
@@ -121,8 +115,8 @@ async fn what_is_no_command_is_refused() {
     let old = [("sec-websocket-version", "8"), UPGRADE[0], UPGRADE[1], UPGRADE[3]];
     let old = owner.send(Method::GET, PATH, &old, "").await;
     assert_eq!(old.problem(), "426 upgrade_version");
-    let role = format!("Bearer {}", server.key_of(Some("acme"), Role::Write).await);
-    let by_role = refusal(&server.visitor, "", &[("authorization", &role)]).await;
+    let writer = server.visitor.with_key(&server.key_of(Some("acme"), Role::Write).await);
+    let by_role = refusal(&writer, "", &[]).await;
     assert_eq!(by_role, "403 insufficient_role");
     // A page of a tenant has the same site as the admin, so the browser sends the cookie along.
     let page = [("origin", "http://acme.localhost:8080")];
@@ -134,7 +128,7 @@ async fn what_is_no_command_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_runs_no_command_says_why() {
-    let (server, owner) = with_acme().await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     for (code, shown) in [
         (Code::TenantStopped, "409 tenant_stopped"),
         (Code::TenantNotRunning, "409 tenant_not_running"),

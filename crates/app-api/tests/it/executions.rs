@@ -48,9 +48,7 @@ impl Acme {
     }
 
     async fn post(&self, path: &str, key: &str, body: Value) -> TestResponse {
-        let authorization = format!("Bearer {key}");
-        let headers = [("authorization", authorization.as_str())];
-        self.server.visitor.json(Method::POST, path, &headers, body).await
+        self.server.visitor.with_key(key).post(path, body).await
     }
 
     async fn get(&self, path: &str) -> TestResponse {

@@ -1,11 +1,10 @@
 //! A tenant's log is the orchestrator's, as text.
 
-use crate::harness::{FakeOrchestrator, Server, acme};
+use crate::harness::{FakeOrchestrator, Server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_is_streamed_from_the_orchestrator() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let id = server.row("acme").await.id;
     let path = "/api/admin/tenants/acme/logs";
     let log = owner.get(path).await;

@@ -263,7 +263,7 @@ async fn a_refused_recipient_is_given_up() {
     is_empty(&server).await;
 }
 
-/// Neither a server that nobody vouches for nor one without STARTTLS sees a mail or a password.
+/// Neither a server with an untrusted certificate nor one without STARTTLS receives a mail or a password.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_proof_gets_no_mail() {
     let (mut starttls, mut plain) = (MailServer::start("starttls"), MailServer::start("plain"));
@@ -285,18 +285,18 @@ async fn a_server_without_proof_gets_no_mail() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forgotten_password_is_replaced_by_mail_and_strangers_learn_nothing() {
+async fn a_forgotten_password_is_replaced_by_mail_and_unknown_addresses_learn_nothing() {
     let mut mails = MailServer::start("plain");
     let (server, owner) = start(mails.settings(&[])).await;
     let visitor = &server.visitor;
     assert!(visitor.visit("/admin/login").await.text().contains("href=\"/admin/forgot\""));
     let ask = async |email: &str| visitor.submit("/admin/forgot", &[("email", email)]).await;
     assert_eq!(ask("nonsense").await.status, 422);
-    let stranger = ask("nobody@example.com").await;
+    let unknown = ask("nobody@example.com").await;
     let known = ask(&EMAIL.to_uppercase()).await;
-    assert_eq!((stranger.status.as_u16(), known.status.as_u16()), (202, 202));
+    assert_eq!((unknown.status.as_u16(), known.status.as_u16()), (202, 202));
     let same = known.text().replace(&EMAIL.to_uppercase(), "nobody@example.com");
-    assert_eq!(stranger.text(), same);
+    assert_eq!(unknown.text(), same);
     let mail = mails.next().await;
     assert_eq!(mail["to"], json!([EMAIL]));
     is_empty(&server).await;

@@ -13,7 +13,7 @@ mod bootstrap_key;
 mod cli_login;
 mod connections;
 mod creating;
-mod database_down;
+mod database_outage;
 mod database_ownership;
 mod database_proxy;
 mod database_roles;

@@ -106,6 +106,15 @@ impl Models {
         keys::model_token(&Secret::new(MASTER), id)
     }
 
+    /// Waits until acme used these tokens, of which 1,024 count as those of a reply.
+    async fn until_counted(&self, tokens: u64) {
+        let is_counted = async || {
+            let usage = self.owner.get("/v1/tenants/acme/model-usage").await.json();
+            Ok(usage["days"][0]["completion_tokens"] == 1_024 && usage["tokens_today"] == tokens)
+        };
+        eventually("the count of a reply", TEST_TIMEOUT, is_counted).await.unwrap();
+    }
+
     async fn open(&self, token: &str, body: impl Into<Bytes>) -> Response<Incoming> {
         let bearer = format!("Bearer {token}");
         self.send(&[("authorization", bearer.as_str())], body).await
@@ -354,21 +363,21 @@ async fn a_tenant_is_who_its_token_says_and_sends_within_bounds() {
     let (own, other) = (models.token("acme").await, models.token("globex").await);
     let id = |token: &str| token.split_once('.').unwrap().0.to_owned();
     let proof = |token: &str| token.split_once('.').unwrap().1.to_owned();
-    let stranger = TenantId::new(uuid::Uuid::from_u128(7));
+    let other = TenantId::new(uuid::Uuid::from_u128(7));
     for token in [
         String::new(),
         id(&other),
         format!("{}.{}", id(&other), proof(&own)),
-        keys::model_token(&Secret::new("another-master-secret-0123456789"), stranger),
+        keys::model_token(&Secret::new("another-master-secret-0123456789"), other),
         // Its proof is right, and there is no such tenant.
-        keys::model_token(&Secret::new(MASTER), stranger),
+        keys::model_token(&Secret::new(MASTER), other),
     ] {
         let replied = read(models.open(&token, messages("Hello")).await).await;
         assert_eq!(replied.problem(), "401 invalid_token", "{token}");
     }
     let bare = read(models.send(&[], messages("Hello")).await).await;
     assert_eq!(bare.problem(), "401 invalid_token");
-    // What a request says beside its token means nothing.
+    // Other claims of a request than its token are ignored.
     let bearer = format!("Bearer {own}");
     let forged = id(&other);
     let headers = [
@@ -475,9 +484,8 @@ async fn replies_under_way_count_against_the_day_and_another_day_begins_anew() {
     models.server.advance_clock(Duration::from_secs(wait));
     assert_eq!(ask().await.status, StatusCode::OK, "the next day");
     // The session of the owner has ended meanwhile.
-    let bearer = format!("Bearer {}", models.server.admin_key().await);
-    let (path, headers) = ("/v1/tenants/acme/model-usage", [("authorization", bearer.as_str())]);
-    let usage = models.owner.new_client().send(Method::GET, path, &headers, "").await.json();
+    let admin = models.owner.with_key(&models.server.admin_key().await);
+    let usage = admin.get("/v1/tenants/acme/model-usage").await.json();
     let days: Vec<_> =
         usage["days"].as_array().unwrap().iter().map(|d| d["requests"].clone()).collect();
     assert_eq!((days, &usage["tokens_today"]), (vec![json!(1), json!(3)], &json!(1_000)));
@@ -492,12 +500,8 @@ async fn a_reply_whose_core_left_is_ended_and_counted() {
     let mut streamed = models.open(&token, messages("Hello")).await;
     streamed.body_mut().frame().await.unwrap().unwrap();
     drop(streamed);
-    // Counted with what it reserved: two tokens of the question, and 1,024. A count says that it has ended.
-    let is_settled = async || {
-        let usage = models.owner.get("/v1/tenants/acme/model-usage").await.json();
-        Ok(usage["days"][0]["completion_tokens"] == 1_024 && usage["tokens_today"] == 1_026)
-    };
-    eventually("the end of the reply", TEST_TIMEOUT, is_settled).await.unwrap();
+    // The reservation counts: two tokens of the question, and 1,024. A count shows that the reply has ended.
+    models.until_counted(1_026).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -515,11 +519,7 @@ async fn a_core_that_leaves_before_the_endpoint_speaks_pays_for_its_prompt() {
         response = asked => panic!("{response:?}"),
         () = received => {}
     }
-    let is_counted = async || {
-        let usage = models.owner.get("/v1/tenants/acme/model-usage").await.json();
-        Ok(usage["days"][0]["completion_tokens"] == 1_024 && usage["tokens_today"] == 2_024)
-    };
-    eventually("the prompt counts", TEST_TIMEOUT, is_counted).await.unwrap();
+    models.until_counted(2_024).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -537,16 +537,14 @@ async fn the_endpoint_is_at_a_public_address_unless_the_operator_permits_others(
     assert_eq!(replied.problem(), "502 model_failed");
     assert_eq!(endpoint.requests().len(), 1, "a stored address is not called either");
 
-    let bearer = format!("Bearer {}", strict.admin_key().await);
-    let admin = TestClient::new(strict.visitor.address());
+    let admin = strict.visitor.with_key(&strict.admin_key().await);
     for (url, status) in [
         ("http://169.254.169.254/latest", 422),
         ("http://127.1:3101", 422),
         ("http://localhost:9/v1", 200),
     ] {
         let body = json!({ "base_url": url, "model": "m", "key": "" });
-        let headers = [("authorization", bearer.as_str())];
-        let set = admin.json(Method::PUT, "/v1/model", &headers, body).await;
+        let set = admin.json(Method::PUT, "/v1/model", &[], body).await;
         assert_eq!(set.status, status, "{url}: {}", set.text());
     }
     // A name is checked when it is resolved.

@@ -64,12 +64,9 @@ pub(crate) async fn upload_signed(
     }
     form.extend_from_slice(archive);
     form.extend_from_slice(b"\r\n--b--\r\n");
-    let authorization = format!("Bearer {key}");
-    let headers = [
-        ("authorization", authorization.as_str()),
-        ("content-type", "multipart/form-data; boundary=b"),
-    ];
-    client.send(Method::POST, &format!("/v1/tenants/{slug}/packages"), &headers, form).await
+    let headers = [("content-type", "multipart/form-data; boundary=b")];
+    let path = format!("/v1/tenants/{slug}/packages");
+    client.with_key(key).send(Method::POST, &path, &headers, form).await
 }
 
 pub(crate) async fn call(
@@ -78,8 +75,7 @@ pub(crate) async fn call(
     path: &str,
     key: &str,
 ) -> TestResponse {
-    let authorization = format!("Bearer {key}");
-    client.send(method, path, &[("authorization", authorization.as_str())], "").await
+    client.with_key(key).send(method, path, &[], "").await
 }
 
 /// A server with the tenants acme and globex, which have databases, and a key of each.

@@ -204,9 +204,9 @@ async fn each_signature_signs_in_once_and_every_refusal_is_the_same() {
     laptop.count = 10;
     laptop.origin = "http://localhost:9999".to_owned();
     let elsewhere = sign_in(&server, &mut laptop).await;
-    let mut stranger = authenticator();
-    stranger.user_handle.clone_from(&laptop.user_handle);
-    let unknown = sign_in(&server, &mut stranger).await;
+    let mut unknown_device = authenticator();
+    unknown_device.user_handle.clone_from(&laptop.user_handle);
+    let unknown = sign_in(&server, &mut unknown_device).await;
     for refused in [again, copied, elsewhere, unknown] {
         assert_eq!(refused.problem(), "401 invalid_passkey");
         let expected = "The passkey was not accepted. Try again, or sign in with your password.";
@@ -232,7 +232,7 @@ async fn an_account_has_up_to_twenty_passkeys() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_begin_a_bounded_number_of_sign_ins() {
+async fn anonymous_clients_begin_a_bounded_number_of_sign_ins() {
     let server = Server::with(FakeOrchestrator::unreachable()).await;
     let path = format!("{SIGN_IN}/challenge");
     let mut begun = 0;

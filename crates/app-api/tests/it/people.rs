@@ -7,15 +7,14 @@ use protocol::State;
 use serde_json::{Value, json};
 
 use crate::harness::callers::TestKey;
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestResponse};
 
 /// A browser that began a sign-in at the tenant `acme`, on its way through the admin.
 const SIGN_IN: &str =
     "/admin/tenants/acme/sign-in?nonce=LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
 
 async fn with_tenants() -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     for slug in ["acme", "globex"] {
         server.until_state(slug, State::Running).await;
@@ -439,16 +438,9 @@ async fn an_invitation_is_worth_what_the_rights_of_its_inviter_are_worth() {
         let expires_at = Some(server.now() + Duration::from_secs(3_600));
         let role = protocol::api_keys::Role::Admin;
         let key = TestKey { is_admin: tenant.is_none(), expires_at, ..TestKey::new(tenant, role) };
-        let bearer = format!("Bearer {}", server.insert_key(key).await);
-        let created = server
-            .visitor
-            .json(
-                Method::POST,
-                "/v1/tenants/acme/invitations",
-                &[("authorization", &bearer)],
-                json!({ "email": "d@example.com", "role": "viewer" }),
-            )
-            .await;
+        let inviter = server.visitor.with_key(&server.insert_key(key).await);
+        let invitation = json!({ "email": "d@example.com", "role": "viewer" });
+        let created = inviter.post("/v1/tenants/acme/invitations", invitation).await;
         assert_eq!(created.status, 201, "{}", created.text());
         assert_eq!(created.json()["expires_at"], "2027-01-15T09:00:00.000Z");
         let url = created.json()["url"].as_str().unwrap().to_owned();
@@ -502,13 +494,12 @@ async fn nobody_is_promoted_at_an_address_that_an_inviter_may_hold() {
 async fn invitations_of_one_address_at_once_leave_one() {
     // Without an owner nothing orders the callers.
     let server = Server::with(FakeOrchestrator::unreachable()).await;
-    let bearer = format!("Bearer {}", server.admin_key().await);
+    let admin = server.visitor.with_key(&server.admin_key().await);
     let invited = (0..12).map(|_| {
-        let (visitor, bearer) = (server.visitor.clone(), bearer.clone());
+        let admin = admin.clone();
         tokio::spawn(async move {
             let body = json!({ "email": "a@example.com", "role": "viewer" });
-            let headers = [("authorization", bearer.as_str())];
-            visitor.json(Method::POST, "/v1/invitations", &headers, body).await
+            admin.post("/v1/invitations", body).await
         })
     });
     let mut created = 0;

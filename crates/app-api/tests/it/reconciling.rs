@@ -100,9 +100,7 @@ async fn a_requested_restart_is_shown_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_requests_for_one_tenant_all_succeed() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let asks = ["start", "restart", "stop"].map(|what| format!("/api/admin/tenants/acme/{what}"));
     let all = asks.iter().cycle().take(30).map(|path| owner.send(Method::POST, path, &[], ""));
     for response in futures_util::future::join_all(all).await {
@@ -138,7 +136,7 @@ async fn a_missing_image_is_an_error_until_the_owner_starts_the_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unavailable_engine_is_reported_and_retried() {
+async fn an_unreachable_engine_is_reported_and_retried() {
     let (server, _owner, _) = with_acme(&[
         (Call::Run, Reply::Refused(503, "engine_unavailable")),
         (Call::Run, Reply::Refused(503, "engine_unavailable")),
@@ -352,8 +350,7 @@ async fn a_new_generation_and_a_change_do_not_wake_a_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_control_plane_continues_after_its_restart() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let server = server.restart().await;
     assert_eq!(server.row("acme").await.state, State::Provisioning);
     server.orchestrator.set_reachable(true);
@@ -382,8 +379,7 @@ async fn an_unreachable_orchestrator_does_not_mean_absent_tenants() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_wins_over_concurrent_starts() {
     for _ in 0..5 {
-        let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-        owner.post("/api/admin/tenants", acme()).await;
+        let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
         let path = |verb: &str| format!("/api/admin/tenants/acme/{verb}");
         let starts = ["start", "stop", "restart", "start"].map(|verb| {
             let (owner, path) = (owner.clone(), path(verb));

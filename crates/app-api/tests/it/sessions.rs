@@ -7,15 +7,12 @@ use axum::http::Method;
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use http_body_util::BodyExt as _;
-use protocol::State;
 use protocol::api_keys::Role;
 use serde_json::json;
 use tokio::time::timeout;
 
 use crate::harness::callers::TestKey;
-use crate::harness::{
-    EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient, acme,
-};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, Setup, TEST_TIMEOUT, TestClient};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -240,13 +237,11 @@ async fn nobody_ends_the_session_of_somebody_else() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_persons_key_lists_and_ends_sessions_as_far_as_its_role_and_scope_go() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let grace = server.sign_in_as("grace", "none", &[]).await;
     let of_owner = TestKey { person: Some(EMAIL), ..TestKey::new(None, Role::Admin) };
     let call = async |key: TestKey<'_>, method: Method, path: &str| {
-        let bearer = format!("Bearer {}", server.insert_key(key).await);
-        server.visitor.send(method, path, &[("authorization", &bearer)], "").await
+        server.visitor.with_key(&server.insert_key(key).await).send(method, path, &[], "").await
     };
     let listed = call(of_owner, Method::GET, "/v1/sessions").await.json();
     assert_eq!(listed["sessions"].as_array().unwrap().len(), 1, "no one else's: {listed}");
@@ -292,9 +287,7 @@ async fn a_persons_key_lists_and_ends_sessions_as_far_as_its_role_and_scope_go()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_with_the_session_that_requested_it() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let second = second_session(&owner, "curl/8").await;
     server.orchestrator.endless_logs.store(true, Ordering::Relaxed);
     let path = "/api/admin/tenants/acme/logs?follow=1";
@@ -313,9 +306,7 @@ async fn a_stream_ends_with_the_session_that_requested_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_role_and_an_ending_session_lock_in_one_order() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let grace = server.sign_in_as("grace", "viewer", &[]).await;
     assert_eq!(grace.get("/v1/tenants/acme/open").await.status, 303);
     let id = grace.get("/api/auth/session").await.json()["user"]["id"].clone();

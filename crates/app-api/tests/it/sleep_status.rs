@@ -12,9 +12,7 @@ use crate::harness::{Call, FakeOrchestrator, Server, Setup, TestClient, acme, ob
 const ACME: &str = "/api/admin/tenants/acme";
 
 async fn with_acme(phase: Phase, state: State) -> (Server, TestClient, TenantId) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let id = server.row("acme").await.tenant_id();
     server.orchestrator.publish(observed(id, phase));
     server.until_state("acme", state).await;
@@ -82,7 +80,7 @@ async fn owners_see_the_disk_use_its_limit_and_what_enforces_it() {
     assert!(page.contains("10 GiB, not measured yet"), "{page}");
     assert_eq!(owner.get(ACME).await.json()["disk"], Value::Null);
     let described = Schemas::served(&server.visitor).await;
-    for (enforced_by, word, line, hint) in [
+    for (enforced_by, name, line, hint) in [
         (DiskEnforcement::Measurement, "measurement", "measured", "it is stopped"),
         (DiskEnforcement::Filesystem, "filesystem", "enforced by the file system", "cannot write"),
     ] {
@@ -93,7 +91,7 @@ async fn owners_see_the_disk_use_its_limit_and_what_enforces_it() {
         assert!(page.contains(&format!("1.5 GiB used of 10 GiB, {line}<")), "{page}");
         assert!(page.contains(hint), "{page}");
         let shown = owner.get(ACME).await.json();
-        assert_eq!(shown["disk"], json!({ "used_bytes": 3_u64 << 29, "enforced_by": word }));
+        assert_eq!(shown["disk"], json!({ "used_bytes": 3_u64 << 29, "enforced_by": name }));
         let listed = owner.get("/api/admin/tenants").await.json();
         assert_eq!(listed["tenants"], json!([shown]));
         assert_eq!(described.violations("Tenant", &shown), [""; 0]);
@@ -217,8 +215,7 @@ async fn the_effective_policy_uses_the_installations_settings() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_change_is_refused_field_by_field() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let standing = || async { server.row("acme").await.changeable() };
     let before = standing().await;
     let policy = |freeze: Value, sleep: Value| json!({ "policy": { "freeze_after_seconds": freeze, "sleep_after_seconds": sleep } });
@@ -292,8 +289,7 @@ async fn a_sleeping_tenant_is_opened_and_woken_from_its_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_edit_form_changes_a_tenant_and_shows_errors() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let path = "/admin/tenants/acme/edit";
     let page = owner.visit(path).await.text();
     for part in ["Default (1 min)", "Default (20 min)", r#"value="Acme Ltd""#, r#"value="4096""#] {

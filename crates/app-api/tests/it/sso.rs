@@ -40,9 +40,7 @@ fn part(token: &str, place: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_and_prefetch_get_no_token() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     for (method, headers) in [
         (Method::HEAD, &[][..]),
         (Method::GET, &[("sec-purpose", "prefetch;prerender")]),
@@ -56,9 +54,7 @@ async fn head_and_prefetch_get_no_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_leads_to_where_the_tenant_begins_a_sign_in() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     for method in [Method::GET, Method::POST] {
         let opened = owner.send(method, OPEN, &[], "").await;
         assert_eq!(opened.status, 303);
@@ -68,9 +64,7 @@ async fn open_leads_to_where_the_tenant_begins_a_sign_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     for query in ["", "?nonce=", "?nonce=short", "?nonce=%22%3E%3Cscript%3E"] {
         let refused = owner.get(&format!("/admin/tenants/acme/sign-in{query}")).await;
         assert_eq!(refused.problem(), "400 invalid_query", "{query}");
@@ -84,9 +78,7 @@ async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_for_the_site_on_which_the_sign_in_began() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     for (site, host) in [("tenant", "acme"), ("core", "core--acme")] {
         let signed = owner.visit(&format!("{}&site={site}", sign_in())).await;
         let there = format!("http://{host}.localhost:8080/.cial/sso?token=");
@@ -99,9 +91,7 @@ async fn a_token_is_for_the_site_on_which_the_sign_in_began() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_signed_in_comes_back_after_the_password() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let path = format!("{}&to=%2Freports%3Fyear%3D2026", sign_in());
     let asked = server.visitor.visit(&path).await;
     let login = asked.header("location").to_owned();
@@ -115,9 +105,7 @@ async fn who_is_not_signed_in_comes_back_after_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_return_path_survives_the_password() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     // Each of its characters takes three in the address of the sign-in, and five in that of the password.
     let to = format!("/{}", "%".repeat(MAX_RETURN_PATH_BYTES - 1));
     let path = format!("{}&to={}", sign_in(), to.replace('%', "%25"));
@@ -135,10 +123,8 @@ async fn the_longest_return_path_survives_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_token_carries_the_role_on_the_tenant_and_strangers_get_none() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+async fn the_token_carries_the_role_on_the_tenant_and_others_get_none() {
+    let (server, owner) = Server::with_running_acme().await;
     for (platform, membership, role) in [
         ("none", Some("viewer"), "viewer"),
         ("none", Some("member"), "member"),
@@ -154,11 +140,11 @@ async fn the_token_carries_the_role_on_the_tenant_and_strangers_get_none() {
         let claims = part(&token(&person).await, 1);
         assert_eq!(claims["role"], role, "{name}");
     }
-    let stranger = server.sign_in_as("stranger", "none", &[]).await;
-    let refused = stranger.visit(&sign_in()).await;
+    let outsider = server.sign_in_as("outsider", "none", &[]).await;
+    let refused = outsider.visit(&sign_in()).await;
     assert_eq!(refused.status, 403);
-    for word in ["acme", "Acme", EMAIL] {
-        assert!(!refused.text().contains(word), "{word}: {}", refused.text());
+    for text in ["acme", "Acme", EMAIL] {
+        assert!(!refused.text().contains(text), "{text}: {}", refused.text());
     }
 }
 
@@ -195,9 +181,7 @@ async fn a_token_is_valid_for_one_tenant_and_one_minute() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_membership_replaces_the_role_of_a_viewer_of_the_platform() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let mut viewer = server.sign_in_as("viewer", "viewer", &[]).await;
     let before = part(&token(&viewer).await, 1);
     let me = viewer.get("/v1/users/me").await.json();
@@ -215,17 +199,13 @@ async fn a_first_membership_replaces_the_role_of_a_viewer_of_the_platform() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_token_has_its_own_id() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     assert_ne!(part(&token(&owner).await, 1)["jti"], part(&token(&owner).await, 1)["jti"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_admin_site_can_open_a_tenant() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     for (site, status) in [
         (None, 303),
         (Some("same-origin"), 303),
@@ -248,8 +228,7 @@ async fn only_the_admin_site_can_open_a_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provisioning_tenant_cannot_be_opened() {
-    let (_server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (_server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     for path in [OPEN, &sign_in()] {
         assert_eq!(owner.get(path).await.problem(), "409 tenant_not_running", "{path}");
     }
@@ -302,9 +281,7 @@ async fn until_revoked(server: &Server, expected: &[uuid::Uuid]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_an_admin_session_revokes_its_tenant_sessions() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let sid = |token: &str| part(token, 1)["sid"].as_str().unwrap().parse().unwrap();
     let mut second = owner.new_client();
     let credentials = json!({ "email": EMAIL, "password": PASSWORD });
@@ -315,17 +292,7 @@ async fn the_end_of_an_admin_session_revokes_its_tenant_sessions() {
     second.send(Method::POST, "/api/auth/sign-out", &[], "").await;
     until_revoked(&server, &[second_sid]).await;
     // A new password ends the sessions of all devices.
-    let mut conn = server.database.conn().await;
-    let reset = app_api::accounts::reset_token(
-        &mut conn,
-        app_api::audit::Actor::command("app-api reset-password"),
-        EMAIL,
-        server.now(),
-    )
-    .await
-    .unwrap();
-    let form = [("token", reset.as_ref().unwrap().reveal()), ("password", "another good one")];
-    assert_eq!(server.visitor.submit("/admin/reset", &form).await.status, 303);
+    server.reset_password("another good one").await;
     let mut both = vec![first_sid, second_sid];
     both.sort();
     until_revoked(&server, &both).await;
@@ -334,9 +301,7 @@ async fn the_end_of_an_admin_session_revokes_its_tenant_sessions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_or_password_changed_by_hand_revokes_and_an_expired_session_does_not() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/api/admin/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     token(&owner).await;
     let asked = server.row("acme").await.changes_asked;
     server.advance_clock(std::time::Duration::from_secs(1_800));

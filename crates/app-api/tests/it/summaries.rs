@@ -1,24 +1,21 @@
 //! Counts of the conversations in tenants: each tenant writes its own only, and no text arrives.
 
-use axum::http::Method;
+use protocol::Timestamp;
 use protocol::api_keys::Role;
 use protocol::orchestrator::Phase;
 use protocol::summaries::{ConversationSummary, SummaryReport};
-use protocol::{State, Timestamp};
 use serde_json::{Value, json};
 use testkit::eventually;
 use uuid::Uuid;
 
 use crate::harness::schema::Schemas;
-use crate::harness::{EMAIL, FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse, acme, observed};
+use crate::harness::{EMAIL, FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse, observed};
 
 const INGEST: &str = "/v1/tenants/acme/ingest-summary";
 const CONVERSATION: Uuid = Uuid::from_u128(7);
 
 async fn post(server: &Server, key: &str, path: &str, body: Value) -> TestResponse {
-    let bearer = format!("Bearer {key}");
-    let headers = [("authorization", bearer.as_str())];
-    server.visitor.new_client().json(Method::POST, path, &headers, body).await
+    server.visitor.with_key(key).post(path, body).await
 }
 
 fn summary(user: Uuid, messages: u64) -> Value {
@@ -30,8 +27,7 @@ fn summary(user: Uuid, messages: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_writes_its_own_summaries_only() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     owner.post("/v1/tenants", json!({ "slug": "globex", "name": "Globex" })).await;
     let ada = server.user(EMAIL).await.id;
     let key = server.key_of(Some("acme"), Role::Write).await;
@@ -62,8 +58,7 @@ async fn a_tenant_writes_its_own_summaries_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_that_breaks_a_rule_is_refused() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let ada = server.user(EMAIL).await.id;
     let with = |field: &str, value: Value| {
         let mut summary = summary(ada, 1);
@@ -88,9 +83,7 @@ async fn a_summary_that_breaks_a_rule_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_summaries_of_a_running_tenant_are_collected_once() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
-    server.until_state("acme", State::Running).await;
+    let (server, owner) = Server::with_running_acme().await;
     let (tenant, ada) = (server.row("acme").await.tenant_id(), server.user(EMAIL).await.id);
     let report = |user_id: Uuid, messages: u64, position: i64| {
         let conversation = CONVERSATION;
@@ -133,8 +126,7 @@ async fn the_summaries_of_a_running_tenant_are_collected_once() {
 /// At the bound what is known still changes: counts of a busy tenant do not stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_with_the_most_summaries_changes_those_and_adds_none() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let ada = server.user(EMAIL).await.id;
     for first in (1..100_000).step_by(10_000) {
         let fill = format!(

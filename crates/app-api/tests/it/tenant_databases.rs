@@ -199,11 +199,8 @@ async fn a_deleted_tenant_loses_keys_connections_and_data_in_this_order() {
     .await;
     server.until_state("acme", State::Running).await;
     let key = server.key_of(Some("acme"), protocol::api_keys::Role::Admin).await;
-    let bearer = format!("Bearer {key}");
-    let call = async || {
-        let headers = [("authorization", bearer.as_str())];
-        server.visitor.send("GET".parse().unwrap(), "/v1/tenants/acme", &headers, "").await
-    };
+    let client = server.visitor.with_key(&key);
+    let call = async || client.get("/v1/tenants/acme").await;
     assert_eq!(call().await.status, 200);
     let tenant = connect_as(&server, "acme").await.unwrap();
     tenant
@@ -241,7 +238,7 @@ async fn a_removal_is_resumed() {
     for kill_after in ["desired", "database"] {
         let (mut server, owner) = with_tenant(FakeOrchestrator::obedient()).await;
         server.until_state("acme", State::Running).await;
-        // While the engine is away the removal cannot end.
+        // While the engine is unreachable the removal cannot end.
         if kill_after == "desired" {
             server.orchestrator.set_reachable(false);
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 use tokio::time::timeout;
 
-use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, acme};
+use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse};
 
 const SECRET: &[u8] = b"tokens of people";
 
@@ -64,8 +64,7 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 }
 
 pub(crate) async fn server_with(content: &[u8]) -> (Server, TestClient) {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
     // Its container stays as it is from here on.
     server.until_state("acme", protocol::State::Running).await;
     let id = server.row("acme").await.tenant_id();
@@ -138,7 +137,7 @@ async fn both_are_audited_and_an_archive_has_names_of_variables_alone() {
     assert_eq!(manifest["tenant"]["secrets"], json!([]));
     assert!(!unpacked(&archive).windows(SECRET.len()).any(|bytes| bytes == SECRET));
     import(&owner, "acme2", archive).await;
-    let (acme, acme2) = (server.row("acme").await.id, server.row("acme2").await.id);
+    let (acme2) = (server.row("acme").await.id, server.row("acme2").await.id);
     let exported = owner.get("/v1/audit?action=tenant.export").await.json();
     assert_eq!(exported["entries"][0]["resource"], "tenant:acme");
     assert_eq!(exported["entries"][0]["after"], json!({ "id": acme }));
@@ -180,10 +179,7 @@ async fn a_tenant_that_cannot_be_exported_says_why() {
     }
     *server.orchestrator.refuse_transfers.lock().unwrap() = None;
     let member = server.key_of(Some("acme"), Role::Write).await;
-    let bearer = format!("Bearer {member}");
-    let headers = [("authorization", bearer.as_str())];
-    let path = "/v1/tenants/acme/export";
-    let refused = server.visitor.send(Method::GET, path, &headers, "").await;
+    let refused = server.visitor.with_key(&member).get("/v1/tenants/acme/export").await;
     assert_eq!(refused.problem(), "403 insufficient_role");
     server.stop().await;
 }

@@ -50,9 +50,7 @@ impl Acme {
     }
 
     async fn post(&self, path: &str, key: &str, body: Value) -> TestResponse {
-        let authorization = format!("Bearer {key}");
-        let headers = [("authorization", authorization.as_str())];
-        self.server.visitor.json(Method::POST, path, &headers, body).await
+        self.server.visitor.with_key(key).post(path, body).await
     }
 
     /// Creates a trigger of acme.
@@ -198,7 +196,7 @@ async fn no_time_is_lost_or_doubled_however_many_processes_there_are() {
         acme.server = acme.server.restart().await;
         acme.server.advance_clock(passed);
     }
-    // What the processes that died had claimed is free again after a minute.
+    // The claims of the dead processes expire after a minute.
     passed += Duration::from_secs(60);
     acme.server.advance_clock(Duration::from_secs(60));
     steady.advance_clock(Duration::from_secs(60));
@@ -459,8 +457,8 @@ async fn whoever_knows_the_address_of_a_webhook_runs_its_workflow() {
     let path = path_of(&created["url"]);
     assert!(created["url"].as_str().unwrap().starts_with("http://localhost:3100/v1/triggers/"));
     assert!(!acme.trigger("orders").await.as_object().unwrap().contains_key("url"));
-    let stranger = acme.server.visitor.new_client();
-    let called = send(&stranger, &path, r#"{"order": 7}"#).await;
+    let anonymous = acme.server.visitor.new_client();
+    let called = send(&anonymous, &path, r#"{"order": 7}"#).await;
     assert_eq!(called.status, 202, "{}", called.text());
     let id = called.json()["execution_id"].clone();
     assert_eq!(called.json(), json!({ "execution_id": id, "status": "scheduled" }));
@@ -477,11 +475,11 @@ async fn whoever_knows_the_address_of_a_webhook_runs_its_workflow() {
     let entry = "audit_log WHERE action = 'trigger.fire' AND actor = 'trigger orders' AND address = '127.0.0.1'";
     assert_eq!(acme.server.database.count(entry).await, 1);
     let large = "x".repeat((64 << 10) + 1);
-    assert_eq!(send(&stranger, &path, &large).await.problem(), "413 body_too_large");
+    assert_eq!(send(&anonymous, &path, &large).await.problem(), "413 body_too_large");
     let by_page =
-        stranger.send(Method::POST, &path, &[("origin", "https://evil.example")], "").await;
+        anonymous.send(Method::POST, &path, &[("origin", "https://evil.example")], "").await;
     assert_eq!(by_page.problem(), "403 cross_site");
-    assert_eq!(stranger.get(&path).await.problem(), "405 method_not_allowed");
+    assert_eq!(anonymous.get(&path).await.problem(), "405 method_not_allowed");
     assert_eq!(acme.executions("").await, 1);
 }
 
@@ -504,10 +502,10 @@ async fn a_wrong_address_tells_nothing_about_triggers() {
         "/v1/triggers/%ff/%00".to_owned(),
         gone,
     ];
-    let stranger = acme.server.visitor.new_client();
+    let anonymous = acme.server.visitor.new_client();
     let mut responses = Vec::new();
     for path in &wrong {
-        let refused = send(&stranger, path, "{}").await;
+        let refused = send(&anonymous, path, "{}").await;
         assert_eq!(refused.problem(), "404 not_found", "{path}");
         responses.push(refused.text());
     }
@@ -516,18 +514,18 @@ async fn a_wrong_address_tells_nothing_about_triggers() {
     // Guesses are bounded, and do not hold up who knows the address.
     let mut statuses = Vec::new();
     for _ in wrong.len()..60 {
-        statuses.push(send(&stranger, &wrong[0], "{}").await.status);
+        statuses.push(send(&anonymous, &wrong[0], "{}").await.status);
     }
     let refused =
         statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert_eq!(refused, 10, "{statuses:?}");
-    assert_eq!(send(&stranger, &address, "{}").await.status, 202);
+    assert_eq!(send(&anonymous, &address, "{}").await.status, 202);
     let paused = acme.post(&format!("{TRIGGERS}/orders/pause"), &acme.key, json!({})).await;
     assert_eq!(paused.status, 200);
     for _ in 1..300 {
-        assert_eq!(send(&stranger, &address, "{}").await.problem(), "409 trigger_paused");
+        assert_eq!(send(&anonymous, &address, "{}").await.problem(), "409 trigger_paused");
     }
-    let limited = send(&stranger, &address, "{}").await;
+    let limited = send(&anonymous, &address, "{}").await;
     assert_eq!(limited.problem(), "429 rate_limited");
     assert!(limited.header("retry-after").parse::<u64>().unwrap() <= 300);
     assert_eq!(acme.executions("").await, 1);
@@ -660,11 +658,10 @@ async fn hundreds_of_triggers_of_one_second_fire_in_bounded_waves() {
     assert_eq!(acme.server.database.count("triggers WHERE last_failure IS NOT NULL").await, 0);
 }
 
-/// What 10,000 triggers that are not due cost: one search of an index, which finds nothing.
+/// 10,000 triggers that are not due cost one search of an index, which finds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_ten_thousand_triggers_reads_an_index_alone() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/v1/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
             next_fire_at, not_before, created_by, created_at) \
         SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '0 0 * * *', 'UTC', 'skip', '{}', \

@@ -150,7 +150,7 @@ async fn an_apps_variables_reach_all_its_tenants_and_a_tenants_own_win() {
     assert_eq!(server.row("globex").await.state, State::Sleeping, "nothing wakes it");
     assert!(!server.row("globex").await.has_untried_variables(), "they are not its own");
 
-    // Who begins to follow the app, or moves to another release, has them too.
+    // A tenant that begins to follow the app, or moves to another release, has them too.
     owner.post("/v1/apps/notes/releases", json!({ "image": "notes:2" })).await;
     let hooli = json!({ "slug": "hooli", "name": "Hooli", "app": "notes", "release": "v1" });
     owner.post("/v1/tenants", hooli).await;

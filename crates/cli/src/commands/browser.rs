@@ -10,11 +10,11 @@ use crate::error::CliError;
 /// Opens an address with `$BROWSER` or the system's opener, and says so.
 pub(super) fn open(context: &Context<'_>, address: &str) -> Result<(), CliError> {
     let opener = context.environment.variable("BROWSER").unwrap_or(DEFAULT_OPENER);
-    let mut words = opener.split_whitespace();
-    let program = words.next().unwrap_or(DEFAULT_OPENER);
+    let mut args = opener.split_whitespace();
+    let program = args.next().unwrap_or(DEFAULT_OPENER);
     context.output.note(&format!("opening {address}"));
     let mut command = Command::new(program);
-    command.args(words).arg(address);
+    command.args(args).arg(address);
     // The output of the browser would mix with the output of `cial`.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let why = match command.spawn().and_then(|child| outcome(child, PATIENCE)) {

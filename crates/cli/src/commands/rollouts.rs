@@ -133,7 +133,7 @@ fn wait(args: &StartRollout, mut seen: Value, context: &Context<'_>) -> Result<V
             Ok(RolloutState::Failed | RolloutState::Aborted) => {
                 return Err(failure(&args.slug, &seen));
             }
-            // A word of a later release is a state on the way.
+            // An unknown state of a later release is a state on the way.
             Ok(RolloutState::Running | RolloutState::Paused | RolloutState::RollingBack)
             | Err(_) => {}
         }

@@ -55,7 +55,7 @@ impl fmt::Display for Owner<'_> {
     }
 }
 
-/// What follows the change: `None` leaves it to the next start.
+/// The restart after the change; `None`: the change takes effect at the next start.
 type Restart<'a> = Option<&'a WaitOptions>;
 
 fn of_tenant(options: &RestartOptions) -> Restart<'_> {

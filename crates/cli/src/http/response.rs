@@ -114,7 +114,7 @@ fn advice(problem: &Problem, retry_after: Option<u64>, has_key: bool) -> Option<
         // The fields at fault are named one by one already.
         _ if !problem.errors.is_empty() => None,
         _ => {
-            let remedy = Code::from_word(&problem.code)?.remedy();
+            let remedy = Code::parse(&problem.code)?.remedy();
             (remedy != NO_REMEDY).then(|| remedy.to_owned())
         }
     }

@@ -83,7 +83,7 @@ pub(crate) fn run(
     }
 }
 
-/// The server ends the connection without a word when the key is revoked or the role is lost; the next call says so.
+/// The server ends the connection without a message when the key is revoked or the role is lost; the next call says so.
 fn explain_break(context: &Context<'_>, slug: &str) -> CliError {
     let path = format!("/v1/tenants/{}", segment(slug));
     match context.call(&Request::get(path, format!("go on with the command in tenant {slug}"))) {

@@ -58,7 +58,7 @@ fn judge(goal: Goal, state: Option<&str>) -> Verdict {
     let Some(state) = state else {
         return if goal == Goal::Deleted { Verdict::Reached } else { Verdict::Failed };
     };
-    // A word of a later release is a state on the way.
+    // An unknown state of a later release is a state on the way.
     let Ok(state) = state.parse::<State>() else { return Verdict::Pending };
     match goal {
         Goal::State(wanted) if state == wanted => Verdict::Reached,
@@ -223,7 +223,7 @@ mod tests {
             (Some("stopped"), [Pending, Reached, Pending]),
             (Some("error"), [Failed, Pending, Pending]),
             (Some("deleting"), [Failed, Pending, Pending]),
-            (Some("a later word"), [Pending, Pending, Pending]),
+            (Some("a later state"), [Pending, Pending, Pending]),
             (None, [Failed, Failed, Reached]),
         ] {
             assert_eq!(goals.map(|goal| judge(goal, state)), verdicts, "{state:?}");

@@ -35,7 +35,7 @@ fn names_of_tenants_and_profiles_are_completed() {
 }
 
 #[test]
-fn a_server_that_is_down_completes_nothing_and_disturbs_nobody() {
+fn an_unreachable_server_completes_nothing_and_disturbs_nobody() {
     let cial = Cial::new().server("http://127.0.0.1:1").variable("CIAL_API_KEY", "cial_x");
     assert_eq!(candidates(&cial, &["tenants", "get", "ac"]), [""; 0]);
 }

@@ -1,4 +1,4 @@
-//! Servers that are down, wrong, or break off.
+//! Servers that are unreachable, wrong, or break off.
 
 use std::net::TcpListener;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{Cial, Server, json as json_response, response};
 
 #[test]
-fn a_server_that_is_down_is_named_with_where_its_address_comes_from() {
+fn an_unreachable_server_is_named_with_where_its_address_comes_from() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let cial =
         Cial::new().server(&format!("http://127.0.0.1:{port}")).variable("CIAL_API_KEY", "cial_x");

@@ -166,7 +166,7 @@ fn a_connection_that_breaks_restores_the_terminal_and_says_why() {
 fn a_command_whose_end_nobody_knows_is_a_failure() {
     let (cial, _heads) = serve(
         |mut socket| {
-            socket.send(Message::text(r#"{"failed":"The engine is away."}"#)).unwrap();
+            socket.send(Message::text(r#"{"failed":"The engine is unreachable."}"#)).unwrap();
         },
         "",
     );

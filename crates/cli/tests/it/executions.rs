@@ -46,17 +46,17 @@ fn workflows_are_listed_run_paused_and_resumed() {
         "tenant_id": "0192f0c4-0000-7000-8000-000000000001", "status": "scheduled",
     });
     let server = Server::always(json_response("202 Accepted", &scheduled));
-    let words = ["workflow", "run", "nightly", "--input", "day=monday", "--input", "rows=[1,2]"];
-    let words = [&words[..], &["--tenant", "acme"]].concat();
-    assert_snapshot!(Cial::at(&server).run(&words));
+    let args = ["workflow", "run", "nightly", "--input", "day=monday", "--input", "rows=[1,2]"];
+    let args = [&args[..], &["--tenant", "acme"]].concat();
+    assert_snapshot!(Cial::at(&server).run(&args));
     assert_eq!(server.requests(), ["POST /v1/tenants/acme/workflows/nightly/execute"]);
     let sent = server.texts()[0].clone();
     assert!(sent.ends_with(r#"{"context":{"day":"monday","rows":[1,2]}}"#), "{sent}");
 
     for (verb, paused) in [("pause", true), ("resume", false)] {
         let server = Server::always(json_response("200 OK", &workflow(paused)));
-        let words = ["workflow", verb, "nightly", "--tenant", "acme", "-o", "json"];
-        let printed = Cial::at(&server).run(&words);
+        let args = ["workflow", verb, "nightly", "--tenant", "acme", "-o", "json"];
+        let printed = Cial::at(&server).run(&args);
         assert!(printed.contains(&format!("\"paused\": {paused}")), "{printed}");
         let request = format!("POST /v1/tenants/acme/workflows/nightly/{verb}");
         assert_eq!(server.requests(), [request]);
@@ -94,11 +94,11 @@ fn the_output_of_an_execution_is_printed_as_it_is() {
 fn an_execution_is_cancelled_after_a_confirmation() {
     let server = Server::always(json_response("202 Accepted", &execution()));
     let cial = Cial::at(&server);
-    let words = ["execution", "cancel", ID, "--tenant", "acme"];
-    let dry = cial.run(&[&words[..], &["--dry-run"]].concat());
+    let args = ["execution", "cancel", ID, "--tenant", "acme"];
+    let dry = cial.run(&[&args[..], &["--dry-run"]].concat());
     assert!(dry.contains(&format!("would cancel execution {ID}")), "{dry}");
     assert!(server.requests().is_empty(), "{:?}", server.requests());
-    let printed = cial.run(&[&words[..], &["--yes"]].concat());
+    let printed = cial.run(&[&args[..], &["--yes"]].concat());
     assert!(printed.contains("exit code 0"), "{printed}");
     assert_eq!(server.requests(), [format!("POST /v1/tenants/acme/executions/{ID}/cancel")]);
 }

@@ -33,7 +33,7 @@ fn the_first_model_needs_an_address_and_a_name_and_its_key_comes_from_a_file() {
     let lacking = cial.run(&["models", "set", "--model", "small"]);
     assert!(lacking.contains("--url is needed") && lacking.contains("exit code 2"), "{lacking}");
     let key = cial.home().join("key").display().to_string();
-    let words = [
+    let args = [
         "models",
         "set",
         "--url",
@@ -43,7 +43,7 @@ fn the_first_model_needs_an_address_and_a_name_and_its_key_comes_from_a_file() {
         "--key-file",
         &key,
     ];
-    let printed = cial.run(&words);
+    let printed = cial.run(&args);
     assert_snapshot!(printed);
     assert!(!printed.contains("sk-secret"), "{printed}");
     let expected =

@@ -1,4 +1,4 @@
-//! What commands send: each body is one that the API's own type reads, and says what the flags say.
+//! The requests of commands: the API's own type parses each body, which holds the values of the flags.
 
 use protocol::api_keys::NewKey;
 use protocol::apps::{NewApp, NewRelease, SetRelease};
@@ -182,9 +182,9 @@ fn each_command_sends_what_the_api_reads() {
             .file("value", "two\nlines\n")
             .file("password", "hunter2\n")
             .file("body.json", r#"{ "slug": "shop", "name": "Shop" }"#);
-        let words: Vec<_> = line.split(' ').collect();
-        let output = cial.command(&words).current_dir(cial.home()).output().unwrap();
-        assert!(output.status.success(), "{}", cial.show(&words, &output));
+        let args: Vec<_> = line.split(' ').collect();
+        let output = cial.command(&args).current_dir(cial.home()).output().unwrap();
+        assert!(output.status.success(), "{}", cial.show(&args, &output));
         assert_eq!(server.requests(), [request], "{line}");
         let text = server.texts().remove(0);
         let (_, sent) = text.split_once("\r\n\r\n").unwrap();
@@ -208,8 +208,8 @@ fn a_body_that_is_no_json_or_no_file_is_not_sent() {
 fn an_export_of_the_audit_is_copied_byte_by_byte() {
     let rows = "id,actor\n1,\"a, b\"\n";
     let server = Server::always(crate::support::response("200 OK", "", "text/csv", rows));
-    let words = ["audit", "export", "--actor", "a b", "--since", "2026-11-30T08:00:00Z"];
-    let output = Cial::at(&server).command(&words).output().unwrap();
+    let args = ["audit", "export", "--actor", "a b", "--since", "2026-11-30T08:00:00Z"];
+    let output = Cial::at(&server).command(&args).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), rows.as_bytes()));
     let [request] = &server.requests()[..] else { panic!("{:?}", server.requests()) };
     assert!(

@@ -31,7 +31,7 @@ fn triggers_are_listed_with_their_times() {
 #[test]
 fn a_trigger_with_times_is_created() {
     let server = Server::always(json_response("201 Created", &trigger("cron")));
-    let words = [
+    let args = [
         "trigger",
         "create",
         "nightly",
@@ -48,7 +48,7 @@ fn a_trigger_with_times_is_created() {
         "--tenant",
         "acme",
     ];
-    let printed = Cial::at(&server).run(&words);
+    let printed = Cial::at(&server).run(&args);
     assert!(printed.contains("30 2 * * *") && printed.contains("exit code 0"), "{printed}");
     assert_eq!(server.requests(), ["POST /v1/tenants/acme/triggers"]);
     let sent = server.texts()[0].clone();
@@ -61,9 +61,9 @@ fn the_address_of_a_webhook_is_printed_once() {
     let mut created = trigger("webhook");
     created["url"] = json!(format!("http://localhost:3100/v1/triggers/{ID}/secret"));
     let server = Server::always(json_response("201 Created", &created));
-    let words =
+    let args =
         ["trigger", "create", "nightly", "--workflow", "etl", "--webhook", "--tenant", "acme"];
-    assert_snapshot!(Cial::at(&server).run(&words));
+    assert_snapshot!(Cial::at(&server).run(&args));
     let sent = server.texts()[0].clone();
     let body = r#"{"name":"nightly","workflow":"etl","kind":"webhook","context":{}}"#;
     assert!(sent.ends_with(body), "{sent}");
@@ -109,8 +109,8 @@ fn a_trigger_is_shown_paused_resumed_fired_and_deleted() {
     assert!(printed.contains(ID), "{printed}");
     assert_eq!(server.requests(), ["POST /v1/tenants/acme/triggers/nightly/fire"]);
     let server = Server::always(response("204 No Content", "", "text/plain", ""));
-    let words = ["trigger", "delete", "nightly", "--yes", "--tenant", "acme"];
-    let printed = Cial::at(&server).run(&words);
+    let args = ["trigger", "delete", "nightly", "--yes", "--tenant", "acme"];
+    let printed = Cial::at(&server).run(&args);
     assert!(printed.contains("trigger nightly is deleted"), "{printed}");
     assert_eq!(server.requests(), ["DELETE /v1/tenants/acme/triggers/nightly"]);
 }

@@ -4,7 +4,7 @@ use e2e::session::{EMAIL, PASSWORD};
 use e2e::{Axe, Browser};
 use testkit::Installation;
 
-use crate::{hostile_app, narrow_screen, orchestrator_away, sleeping_tenant};
+use crate::{hostile_app, narrow_screen, orchestrator_outage, sleeping_tenant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Result<()> {
@@ -57,7 +57,7 @@ async fn an_owner_signs_up_creates_a_tenant_and_lands_inside_it() -> anyhow::Res
     sleeping_tenant::wakes_for_a_visit(&browser, (&installation, &axe), &tenant).await?;
     let page = installation.admin("/admin/tenants/acme");
     browser.shows_after_reloads(&page, "Asleep for").await?;
-    orchestrator_away::keeps_no_token_in_the_address(&browser, &installation, &tenant).await?;
+    orchestrator_outage::keeps_no_token_in_the_address(&browser, &installation, &tenant).await?;
 
     sign_in_with_a_passkey(&browser, &installation, &axe).await?;
 

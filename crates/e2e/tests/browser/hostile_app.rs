@@ -30,7 +30,7 @@ struct Attack {
     trace: Trace,
 }
 
-/// What shows that the attack reached the core's site.
+/// The evidence that an attack reached the core's site.
 enum Trace {
     /// Responses to the page, each with its status and whether the browser sent the session.
     Responses(&'static [(u64, bool)]),

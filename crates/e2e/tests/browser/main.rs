@@ -4,5 +4,5 @@
 mod first_owner;
 mod hostile_app;
 mod narrow_screen;
-mod orchestrator_away;
+mod orchestrator_outage;
 mod sleeping_tenant;

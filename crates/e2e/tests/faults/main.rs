@@ -150,10 +150,10 @@ async fn an_outage_of_postgres_is_reported_and_ends_by_itself() -> Result<()> {
     let name = "Postgres stopped and started: reported, and over by itself";
     beside_bystander(name, async |fixture, answers| {
         fixture.stop("postgres").await?;
-        let mut stranger = fixture.session.stranger();
+        let mut anonymous = fixture.session.anonymous();
         let mut is_ready = async |status: u16| {
             eventually("/readyz", TIMEOUT, async || {
-                Ok(stranger.get("/readyz").await.is_ok_and(|ready| ready.status == status))
+                Ok(anonymous.get("/readyz").await.is_ok_and(|ready| ready.status == status))
             })
             .await
         };

@@ -109,10 +109,10 @@ async fn check_calls(checks: &mut Checks, tenant: &TenantContainer) -> Result<()
         ("io_uring_register", "syscall(427, 0, 0, 0, 0)".to_owned()),
         ("a vsock", format!("socket(my $s, {AF_VSOCK}, 1, 0)")),
         ("a kernel crypto socket", format!("socket(my $s, {AF_ALG}, 5, 0)")),
-        // What lies in a subvolume of its own is in no quota group.
+        // Files in another subvolume are in no quota group.
         ("a btrfs subvolume", "ioctl(STDIN, 0x5000940e, my $p = \"\\0\" x 4096)".to_owned()),
         ("a btrfs snapshot", "ioctl(STDIN, 0x50009417, my $p = \"\\0\" x 4096)".to_owned()),
-        // What is part of another project, or of none, is outside the limits of the tenant's.
+        // Files of another project, or of none, are outside the limits of the tenant's project.
         ("another project", "ioctl(STDIN, 0x401c5820, my $p = \"\\0\" x 28)".to_owned()),
         ("another flag of a file", "ioctl(STDIN, 0x40086602, my $p = \"\\0\" x 8)".to_owned()),
     ] {

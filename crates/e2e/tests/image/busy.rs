@@ -68,7 +68,7 @@ async fn check_edge(checks: &mut Checks, endpoint: Endpoint<'_>) -> Result<()> {
         ("GET", "/busy"),
         ("POST", "/busy"),
     ] {
-        let seen = call(endpoint, method, path, &declaration("of a stranger")).await?;
+        let seen = call(endpoint, method, path, &declaration("of another process")).await?;
         let code = seen.json()["code"].as_str().unwrap_or_default().to_owned();
         let seen = format!("{} {code}", seen.status);
         checks.equal(&format!("{method} {path} is nothing"), "404 not_found", seen);

@@ -26,16 +26,16 @@ pub(crate) async fn check_deaths(
     sandbox: &Sandbox,
     tenant: &TenantContainer,
 ) -> Result<()> {
-    for (user, words) in [
+    for (user, args) in [
         ("cial", "edge"),
         ("cial", "core back"),
         ("cial", "core front"),
         ("agent", "platform front"),
         ("agent", "platform back"),
     ] {
-        check_death(checks, sandbox, tenant, user, words)
+        check_death(checks, sandbox, tenant, user, args)
             .await
-            .with_context(|| format!("killing {words}"))?;
+            .with_context(|| format!("killing {args}"))?;
     }
     Ok(())
 }
@@ -45,27 +45,27 @@ async fn check_death(
     sandbox: &Sandbox,
     tenant: &TenantContainer,
     user: &str,
-    words: &str,
+    args: &str,
 ) -> Result<()> {
-    let mut death = kill(sandbox, tenant, user, words).await?;
+    let mut death = kill(sandbox, tenant, user, args).await?;
     if death.took > DEATH_TIMEOUT {
         // A busy machine may delay one end; only a missing bound delays the next end, too.
-        let next = kill(sandbox, tenant, user, words).await?;
+        let next = kill(sandbox, tenant, user, args).await?;
         death = Death { was_port_taken: death.was_port_taken || next.was_port_taken, ..next };
     }
     let Death { code, took, was_port_taken } = death;
     checks.holds(
-        &format!("the death of {words} ends the container with a failure"),
+        &format!("the death of {args} ends the container with a failure"),
         "not 0",
         &code,
         code != "0",
     );
-    let what = format!("nobody got the public port when {words} died");
+    let what = format!("nobody got the public port when {args} died");
     checks.equal(&what, false, was_port_taken);
-    let what = format!("… within 1 s ({words})");
+    let what = format!("… within 1 s ({args})");
     checks.holds(&what, "≤ 1 s", format_args!("{took:?}"), took <= DEATH_TIMEOUT);
     let port = tenant.healthy_port().await?;
-    checks.holds(&format!("and the tenant is back after {words}"), "healthy", port, true);
+    checks.holds(&format!("and the tenant is back after {args}"), "healthy", port, true);
     Ok(())
 }
 
@@ -82,12 +82,12 @@ async fn kill(
     sandbox: &Sandbox,
     tenant: &TenantContainer,
     user: &str,
-    words: &str,
+    args: &str,
 ) -> Result<Death> {
     tenant.healthy_port().await?;
     let restarts = async || tenant.inspect().await.ok()?.restart_count;
     let before = restarts().await.unwrap_or_default();
-    let pid = processes::pid_of(tenant, words).await?;
+    let pid = processes::pid_of(tenant, args).await?;
     // The engine keeps its events, so the stream may be opened after the death.
     let since = tenant.exec("root", &["date", "+%s.%N"]).await?.text;
     let raced = tenant.exec_shell(user, &race(&pid)).await?;
@@ -150,7 +150,7 @@ pub(crate) async fn check_drain(
     for (path, code) in closing {
         let code = code.await??;
         checks.equal(
-            &format!("{path} receives the close code of a tenant that goes away"),
+            &format!("{path} receives the close code of a tenant that ends"),
             "Some(1001)",
             format_args!("{code:?}"),
         );

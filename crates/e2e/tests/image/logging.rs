@@ -27,11 +27,11 @@ pub(crate) async fn check(checks: &mut Checks, sandbox: &Sandbox) -> Result<()> 
     let talking = sandbox.with_layer("talking", &layer.join("\n")).await?;
     let options = TenantOptions { name: "talking", ..TenantOptions::default() };
     let (tenant, _) = talking.healthy(&options).await?;
-    for (name, words) in SERVICES {
+    for (name, args) in SERVICES {
         // A line reaches the engine's log after the service has printed it.
-        let line = format!("[{name}] smoke of {words}\n");
+        let line = format!("[{name}] smoke of {args}\n");
         let found = tenant.wait_for("its line", async || tenant.logged(&line).await).await;
-        checks.succeeds(&format!("lines of {words} are told apart"), found);
+        checks.succeeds(&format!("lines of {args} are told apart"), found);
     }
     let logs = tenant.logs().await?;
     let names = SERVICES.map(|(name, _)| name).into_iter().chain(["supervisor"]);

@@ -30,8 +30,8 @@ fn in_tenant(slug: &str, command: &str) -> Result<String> {
     succeed(&["tenants", "exec", slug, "--no-tty", "--", "sh", "-c", command], None)
 }
 
-fn json_of(words: &[&str]) -> Result<Value> {
-    Ok(serde_json::from_str(&succeed(&[words, &["--output", "json"]].concat(), None)?)?)
+fn json_of(args: &[&str]) -> Result<Value> {
+    Ok(serde_json::from_str(&succeed(&[args, &["--output", "json"]].concat(), None)?)?)
 }
 
 /// The newest backup of a tenant, once it is as expected.

@@ -54,7 +54,7 @@ async fn the_command_line_works_with_the_profile_of_the_installation_and_with_a_
     );
 
     let server = ["--server", &installation.admin_url, "--api-key", "env:ONE_OFF_KEY"];
-    let with_key = |words: &[&str]| cial(&[&server[..], words].concat(), Some(key));
+    let with_key = |args: &[&str]| cial(&[&server[..], args].concat(), Some(key));
     let own = with_key(&["tenants", "get", "-o", "name"])?;
     checks.equal("a tenant's key brings its tenant", "cli-acme\n", own.stdout);
     let log = with_key(&["tenants", "logs", "--tail", "5"])?;
@@ -119,9 +119,9 @@ fn profiles_give_way_to_flags(
          [profiles.acme-prod]\nserver = \"{server}\"\napi_key = \"env:ACME_KEY\"\n\
          [profiles.globex-prod]\nserver = \"{server}\"\napi_key = \"file:{globex_file}\"\n"
     );
-    let with = |text: &str, words: &[&str]| {
+    let with = |text: &str, args: &[&str]| {
         std::fs::write(&config, text)?;
-        run(command(words)?.env("CIAL_CONFIG", &config).env("ACME_KEY", acme_key))
+        run(command(args)?.env("CIAL_CONFIG", &config).env("ACME_KEY", acme_key))
     };
     let own = ["tenants", "get", "-o", "name"];
     let of = |flags: &[&str]| with(&profiles, &[flags, &own].concat());

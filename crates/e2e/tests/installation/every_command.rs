@@ -76,41 +76,41 @@ impl CommandLine {
         self.home.path().join("config.toml")
     }
 
-    /// Notes the command that `words` begin with.
-    fn note(&self, words: &[&str]) {
+    /// Notes the command that `args` begin with.
+    fn note(&self, args: &[&str]) {
         let found = commands().into_iter().filter(|name| {
             let own: Vec<_> = name.split(' ').collect();
-            words.starts_with(&own)
+            args.starts_with(&own)
         });
         self.ran.borrow_mut().extend(found);
     }
 
-    fn run(&self, words: &[&str]) -> Result<Printed> {
-        self.note(words);
-        run(command(words)?.env("CIAL_CONFIG", self.config()).current_dir(self.home.path()))
+    fn run(&self, args: &[&str]) -> Result<Printed> {
+        self.note(args);
+        run(command(args)?.env("CIAL_CONFIG", self.config()).current_dir(self.home.path()))
     }
 
     /// Runs a command that the server must refuse, for a reason that the error holds.
-    fn refused(&self, words: &[&str], reason: &str) -> Result<()> {
-        let stderr = self.run(words)?.expect_code(1, words)?.stderr;
-        ensure!(stderr.contains(reason), "cial {}: {stderr}", words.join(" "));
+    fn refused(&self, args: &[&str], reason: &str) -> Result<()> {
+        let stderr = self.run(args)?.expect_code(1, args)?.stderr;
+        ensure!(stderr.contains(reason), "cial {}: {stderr}", args.join(" "));
         Ok(())
     }
 
     /// The standard output of a command that must succeed.
-    fn ok(&self, words: &[&str]) -> Result<String> {
-        Ok(self.run(words)?.expect_code(0, words)?.stdout)
+    fn ok(&self, args: &[&str]) -> Result<String> {
+        Ok(self.run(args)?.expect_code(0, args)?.stdout)
     }
 
-    fn json(&self, words: &[&str]) -> Result<Value> {
-        parsed(words, &self.ok(&[words, &["-o", "json"]].concat())?)
+    fn json(&self, args: &[&str]) -> Result<Value> {
+        parsed(args, &self.ok(&[args, &["-o", "json"]].concat())?)
     }
 
     /// The id of the first item of a list for which `is_wanted` holds.
-    fn find(&self, words: &[&str], is_wanted: impl Fn(&Value) -> bool) -> Result<String> {
-        let list = self.json(words)?;
+    fn find(&self, args: &[&str], is_wanted: impl Fn(&Value) -> bool) -> Result<String> {
+        let list = self.json(args)?;
         let found = list.as_array().and_then(|items| items.iter().find(|item| is_wanted(item)));
-        let item = found.with_context(|| format!("not in cial {}: {list}", words.join(" ")))?;
+        let item = found.with_context(|| format!("not in cial {}: {list}", args.join(" ")))?;
         let id = item.get("id").or_else(|| item.get("user_id")).and_then(Value::as_str);
         Ok(id.context("an item has an id")?.to_owned())
     }
@@ -118,10 +118,10 @@ impl CommandLine {
     /// Signs in by a code, which `owner` confirms in the admin.
     async fn sign_in(installation: &Installation, owner: &Session) -> Result<Self> {
         let own = Self { home: TempDir::new("every-command")?, ran: RefCell::default() };
-        let words =
+        let args =
             ["login", "--no-browser", "--server", &installation.admin_url, "--profile", "own"];
-        own.note(&words);
-        let mut login = command(&words)?;
+        own.note(&args);
+        let mut login = command(&args)?;
         login.env("CIAL_CONFIG", own.config()).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = login.stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(child.stderr.take().context("it has errors")?).lines();
@@ -209,9 +209,9 @@ async fn tenants(
 ) -> Result<()> {
     let created = cial.json(&["tenants", "create", SLUG, "--name", "Every"])?;
     ensure!(created["state"] == "running", "{created}");
-    let named = |words: &[&str]| -> Result<()> {
-        let listed = cial.ok(&[words, &["-o", "name"]].concat())?;
-        ensure!(listed.lines().any(|line| line == SLUG), "{words:?}: {listed}");
+    let named = |args: &[&str]| -> Result<()> {
+        let listed = cial.ok(&[args, &["-o", "name"]].concat())?;
+        ensure!(listed.lines().any(|line| line == SLUG), "{args:?}: {listed}");
         Ok(())
     };
     named(&["tenants", "list", "--query", SLUG, "--state", "running"])?;
@@ -284,8 +284,8 @@ async fn people(cial: &CommandLine, installation: &Installation) -> Result<()> {
 
     let link = cial.ok(&[&invite[..], &["--tenant", SLUG, "-q"]].concat())?;
     let path = link.trim_end().strip_prefix(&installation.admin("")).context(link.clone())?;
-    let stranger = Client::new("localhost", installation.admin_port);
-    let joined = submit(&stranger, path, "name=Wanda&password=correct+horse+battery").await?;
+    let anonymous = Client::new("localhost", installation.admin_port);
+    let joined = submit(&anonymous, path, "name=Wanda&password=correct+horse+battery").await?;
     joined.expect_status(303)?;
     let is_wanda = |person: &Value| person["email"] == "wanda@example.com";
     let id = cial.find(&["members", "list", "--tenant", SLUG], is_wanda)?;
@@ -365,8 +365,8 @@ fn apps(cial: &CommandLine) -> Result<()> {
     let listed = cial.ok(&["apps", "list", "-q"])?;
     ensure!(listed.lines().any(|line| line == "every-app"), "{listed}");
     cial.ok(&["apps", "get", "every-app"])?;
-    for words in [["apps", "release", "list"], ["apps", "rollout", "list"]] {
-        let list = cial.json(&[&words[..], &["every-app"]].concat())?;
+    for args in [["apps", "release", "list"], ["apps", "rollout", "list"]] {
+        let list = cial.json(&[&args[..], &["every-app"]].concat())?;
         ensure!(list == json!([]), "{list}");
     }
     let status = cial.run(&["apps", "rollout", "status", "every-app"])?;
@@ -374,8 +374,8 @@ fn apps(cial: &CommandLine) -> Result<()> {
     cial.ok(&["apps", "delete", "every-app", "--yes"])?;
     let packages = cial.json(&["packages", "list", "--tenant", SLUG])?;
     ensure!(packages == json!([]), "{packages}");
-    for words in [["workflows", "list"], ["executions", "list"], ["triggers", "list"]] {
-        let list = cial.json(&[&words[..], &["--tenant", SLUG]].concat())?;
+    for args in [["workflows", "list"], ["executions", "list"], ["triggers", "list"]] {
+        let list = cial.json(&[&args[..], &["--tenant", SLUG]].concat())?;
         ensure!(list == json!([]), "{list}");
     }
     std::fs::write(cial.home.path().join("bad.cial"), "no archive")?;

@@ -33,16 +33,16 @@ async fn the_first_visitor_becomes_the_owner_and_sign_up_closes() -> Result<()> 
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());
     let session = Session::of_owner(&installation, "first").await;
     let session = checks.require("the first visitor becomes the owner", session)?;
-    let mut stranger = session.stranger();
+    let mut anonymous = session.anonymous();
     let account = json!({ "email": "second@example.com", "password": PASSWORD, "name": "Sam" });
-    let second = stranger.post("/api/auth/sign-up/email", &account).await?;
+    let second = anonymous.post("/api/auth/sign-up/email", &account).await?;
     checks.equal("a second sign-up is refused", 403, second.status);
-    let listed = stranger.get("/api/admin/tenants").await?;
-    checks.equal("a stranger sees no tenants", 401, listed.status);
+    let listed = anonymous.get("/api/admin/tenants").await?;
+    checks.equal("an anonymous client sees no tenants", 401, listed.status);
     checks.finish()
 }
 
-/// Whatever ends a service or its machine.
+/// After the end of a service or of its machine.
 #[tokio::test]
 async fn the_engine_restarts_every_service() -> Result<()> {
     let (installation, mut checks) = (Installation::from_env()?, Checks::new());

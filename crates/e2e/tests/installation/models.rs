@@ -41,7 +41,7 @@ fn holds_key(bytes: &[u8]) -> bool {
     bytes.windows(KEY.len()).any(|part| part == KEY.as_bytes())
 }
 
-/// What of the engine shows the key: configurations and logs of all containers, files of the tenant's.
+/// The places that show the key, among the configurations and logs of all containers and the files of the tenant.
 fn key_is_shown_by(installation: &Installation, tenant: &str) -> Result<Vec<String>> {
     let project = format!("label=com.docker.compose.project={}", installation.project());
     let services = docker_text(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &project])?;

@@ -71,8 +71,8 @@ async fn followed(session: &mut Session) -> Result<Value> {
 }
 
 fn start(release: &str, more: &[&str]) -> Result<String> {
-    let words = ["apps", "rollout", "start", APP, "--release", release, "--no-wait"];
-    succeed(&[&words[..], more].concat(), None)
+    let args = ["apps", "rollout", "start", APP, "--release", release, "--no-wait"];
+    succeed(&[&args[..], more].concat(), None)
 }
 
 /// Sends requests, one after the other, until `work` is done; returns how many were answered, and those that failed.

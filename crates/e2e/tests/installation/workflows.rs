@@ -68,8 +68,8 @@ fn make_package(folder: &Path) -> Result<String> {
     Ok(folder.join("endless-1.cial").display().to_string())
 }
 
-fn run(words: &[&str]) -> Result<String> {
-    let scheduled = json(&[words, &["--tenant", SLUG]].concat())?;
+fn run(args: &[&str]) -> Result<String> {
+    let scheduled = json(&[args, &["--tenant", SLUG]].concat())?;
     let id = scheduled["execution_id"].as_str().context("no execution_id")?;
     Ok(id.to_owned())
 }
@@ -125,8 +125,8 @@ async fn a_workflow_runs_inside_its_tenant() -> Result<()> {
     checks.require("the tenant sleeps again afterwards", session.becomes("sleeping").await)?;
 
     succeed(&["workflow", "pause", "nightly", "--tenant", SLUG], None)?;
-    let words = ["workflow", "run", "nightly", "--input", "day=1", "--tenant", SLUG];
-    checks.contains("a paused workflow does not run", "workflow_paused", &fails(&words, None)?);
+    let args = ["workflow", "run", "nightly", "--input", "day=1", "--tenant", SLUG];
+    checks.contains("a paused workflow does not run", "workflow_paused", &fails(&args, None)?);
     succeed(&["workflow", "resume", "nightly", "--tenant", SLUG], None)?;
 
     let file = make_package(folder.path())?;

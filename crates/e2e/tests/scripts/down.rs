@@ -32,8 +32,8 @@ impl FakeInstallation {
         let named = |kind: &str| format!("cial-{kind}-{install}");
         let [container, network, volume] = ["tenant", "net", "data"].map(named);
         let labels = self.labels(&["cial.managed=1", &format!("{INSTALL}={install}")]);
-        let make = |words: &[&str], more: &[&str]| {
-            docker(&[words, &labels.iter().map(String::as_str).collect::<Vec<_>>(), more].concat());
+        let make = |args: &[&str], more: &[&str]| {
+            docker(&[args, &labels.iter().map(String::as_str).collect::<Vec<_>>(), more].concat());
         };
         make(&["network", "create"], &[&network]);
         make(&["volume", "create"], &[&volume]);
@@ -50,7 +50,7 @@ impl FakeInstallation {
         let sockets = format!("cial-{}-sockets", self.name);
         let mut volume = self.labels(&["cial.managed=1", &install, &project_is]);
         volume.push(sockets.clone());
-        docker(&[&["volume", "create"], words(&volume).as_slice()].concat());
+        docker(&[&["volume", "create"], args(&volume).as_slice()].concat());
         let service = [
             "cial.managed=1",
             &project_is,
@@ -63,7 +63,7 @@ impl FakeInstallation {
         let (labels, name) = (self.labels(&service), format!("{project}_orchestrator_1"));
         let mount = format!("{sockets}:/run/cial/sockets");
         let create = ["create", "--name", &name, "--volume", &mount];
-        docker(&[create.as_slice(), &words(&labels), &[&self.image, "nothing"]].concat());
+        docker(&[create.as_slice(), &args(&labels), &[&self.image, "nothing"]].concat());
         name
     }
 
@@ -72,7 +72,7 @@ impl FakeInstallation {
         let (labels, name) = (self.labels(&[]), format!("user-{}", self.name));
         let mount = format!("{volume}:/data");
         let create = ["create", "--name", &name, "--volume", &mount];
-        docker(&[create.as_slice(), &words(&labels), &[&self.image, "nothing"]].concat());
+        docker(&[create.as_slice(), &args(&labels), &[&self.image, "nothing"]].concat());
         name
     }
 
@@ -107,32 +107,32 @@ impl Drop for FakeInstallation {
     }
 }
 
-fn words(texts: &[String]) -> Vec<&str> {
+fn args(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
-fn docker(words: &[&str]) -> String {
-    docker_command::run(words).unwrap()
+fn docker(args: &[&str]) -> String {
+    docker_command::run(args).unwrap()
 }
 
 /// A command that takes an installation down.
 type Method = fn(&[&str]) -> Command;
 
 const METHODS: [(&str, Method); 2] = [
-    ("script", |words| {
+    ("script", |args| {
         let mut sh = Command::new("sh");
-        sh.arg(checkout("scripts/down")).args(words);
+        sh.arg(checkout("scripts/down")).args(args);
         sh
     }),
-    ("xtask", |words| {
+    ("xtask", |args| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["xtask", "local-down"]).args(words).current_dir(checkout(""));
+        cargo.args(["xtask", "local-down"]).args(args).current_dir(checkout(""));
         cargo
     }),
 ];
 
-fn take_down(method: Method, name: &str, words: &[&str]) -> Output {
-    let output = method(words).env("CIAL_INSTALL", name).output().unwrap();
+fn take_down(method: Method, name: &str, args: &[&str]) -> Output {
+    let output = method(args).env("CIAL_INSTALL", name).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     output
 }

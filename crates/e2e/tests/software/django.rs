@@ -41,8 +41,8 @@ async fn a_django_site_moves_its_database_with_its_releases() -> Result<()> {
     for slug in TENANTS {
         checks.require(&format!("{slug} runs"), example.tenant(slug))?;
     }
-    let stranger = session.url_answers(200).await?;
-    checks.contains("a visitor without a session is a stranger", "a stranger", &stranger.body);
+    let page = session.url_answers(200).await?;
+    checks.contains("a visitor without a session is a guest", "a guest", &page.body);
 
     let browser = Browser::start("django").await?;
     sign_in(&browser, &session, "/admin/guestbook/entry/add/").await?;

@@ -92,8 +92,8 @@ async fn jupyterlab_serves_two_clients_through_releases_and_sleep() -> Result<()
         &format!("JSON.stringify({{ ...body, content: {content} }})"),
     );
     let body = json!({ "type": "file", "format": "text" });
-    let words = vec!["PUT".into(), "/api/contents/large.txt".into(), body];
-    let uploaded = browser.script(&upload, words).await?;
+    let args = vec!["PUT".into(), "/api/contents/large.txt".into(), body];
+    let uploaded = browser.script(&upload, args).await?;
     checks.equal(
         "a file just below the router's limit of a body is uploaded",
         49_999_000,

@@ -1,4 +1,4 @@
-//! Where the router says that only members are served, a stranger signs in first.
+//! Where the router says that only members are served, an anonymous client signs in first.
 
 use protocol::sign_in::MAX_RETURN_PATH_BYTES;
 
@@ -46,7 +46,7 @@ async fn a_planted_second_cookie_is_named_instead_of_a_sign_in_without_end() {
 }
 
 #[tokio::test]
-async fn a_public_path_of_the_app_serves_strangers() {
+async fn a_public_path_of_the_app_serves_anonymous_clients() {
     let tenant = Tenant::guarded().await;
     for (request, status) in [
         ("POST /webhooks/pay?id=1", 200),
@@ -76,7 +76,7 @@ async fn a_program_gets_401_and_no_response_of_the_app() {
 }
 
 #[tokio::test]
-async fn members_are_served_and_so_is_what_strangers_need() {
+async fn members_are_served_and_so_is_what_anonymous_clients_need() {
     let tenant = Tenant::guarded().await;
     let member = format!("Cookie: {SIGNED_IN}\r\n");
     for path in ["/", "/.cial"] {

@@ -1,4 +1,4 @@
-//! A guarded edge answers its router and health checks; a stranger learns nothing from it.
+//! A guarded edge answers its router and health checks; other clients learn nothing from it.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -11,7 +11,7 @@ fn token() -> String {
 }
 
 #[tokio::test]
-async fn strangers_learn_nothing() {
+async fn other_clients_learn_nothing() {
     let tenant = Tenant::guarded().await;
     let wrong = format!("x-cial-route-token: {}", "x".repeat(TOKEN.len()));
     for path in ["/", "/.cial", "/.cial/api/health", "/.cial/sso?token=x", "//.cial", "/x%00"] {
@@ -25,7 +25,7 @@ async fn strangers_learn_nothing() {
 }
 
 #[tokio::test]
-async fn strangers_learn_nothing_from_their_mistakes_either() {
+async fn other_clients_learn_nothing_from_their_mistakes_either() {
     let tenant = Tenant::guarded().await;
     let requests = [
         "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -73,7 +73,7 @@ async fn the_end_of_a_session_closes_its_sockets_and_no_others() {
     assert_eq!(anonymous.next().await.unwrap().unwrap(), Message::text("still here"));
 }
 
-/// Who opens many sockets, in whatever form the cookie comes, occupies core-back with one request, and with none later.
+/// A client that opens many sockets, in any form of the cookie, occupies core-back with one request, and with none later.
 #[tokio::test]
 async fn the_sockets_of_a_session_share_one_request_to_core_back() {
     let tenant = Tenant::open().await;

@@ -268,7 +268,7 @@ impl<H: Copy + Ord> TenantSleepState<H> {
         must_wake.then_some(self.retry_at)
     }
 
-    /// Starts the back-off after a refusal of the engine or a failed wake: until `at`, the tenant is neither suspended nor
+    /// Starts the retry back-off after a failed wake or a refusal of the engine: until `at`, the tenant is neither suspended nor
     /// woken again under a live lease.
     pub(crate) fn set_retry_at(&mut self, at: Moment) {
         self.retry_at = at;

@@ -66,7 +66,7 @@ pub(super) struct System {
     pub(super) budget: Budget,
     pub(super) policy: SleepPolicy,
     pub(super) settings: AuthoritySettings,
-    /// Every lease that was granted and may be live, by holder. No crash erases this record.
+    /// Every lease that was granted and may be live, by holder. No crash deletes this record.
     pub(super) granted: BTreeMap<u8, Granted>,
 }
 

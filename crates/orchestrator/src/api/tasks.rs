@@ -24,10 +24,10 @@ use crate::driver::{CommandHandle, CommandOutput, RunningCommand};
 use crate::operations::Operations;
 use crate::sleep::{AwakeHold, SleepController};
 
-/// How long the way of a package into the tenant may take. A tenant that reads too slowly would keep its place forever: the
-/// end of the caller is seen only while the body is read.
+/// Bounds the transfer of a package into the tenant. Without it, a tenant that reads too slowly would keep its place forever:
+/// that the caller left is noticed only while the body is read.
 const INPUT_TIMEOUT: Duration = Duration::from_secs(120);
-/// The program's own words that one line of the log shows.
+/// The length of the program's own message in one line of the log.
 const MAX_LOGGED_CHARS: usize = 300;
 
 /// Wakes a tenant that rests, and keeps it awake while the task runs. Responds once the whole input is in the tenant.
@@ -61,10 +61,10 @@ async fn send_input(
 ) -> Result<(), ApiError> {
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
-        // Without the rest, the task cannot begin; with its place it ends.
+        // Without the rest of the input the task cannot begin. It ends when its place is dropped.
         let piece = piece.map_err(|_| ApiError::new(Code::InvalidBody, "The body ended early."))?;
         if input.write_all(&piece).await.is_err() {
-            // The program has ended, and its output says why.
+            // The program has ended, and its output has the reason.
             return Ok(());
         }
     }
@@ -83,7 +83,7 @@ struct RunningTask {
     input: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
-/// What a task has until none of its processes is left: two tasks of a tenant never run side by side.
+/// The place of a task, held until none of its processes is left: two tasks of a tenant never run side by side.
 struct Place {
     handle: CommandHandle,
     _hold: AwakeHold,
@@ -95,7 +95,7 @@ impl Place {
         self.handle.end().await;
     }
 
-    /// The output of the task has ended. Its program ends what the task left, unless somebody killed the program.
+    /// Handles the end of the output. The program of PID 1 ends the processes that the task left, unless it was killed.
     async fn settle(self) {
         match self.handle.control().exit_code().await {
             Ok(0) => self.handle.finished(),

@@ -90,7 +90,7 @@ impl DriverErrorCode {
         }
     }
 
-    /// The word in logs, metrics and problems.
+    /// The name in logs, metrics and problems.
     pub const fn as_str(self) -> &'static str {
         self.problem_code().as_str()
     }

@@ -9,7 +9,7 @@ use protocol::images::{PullPolicy, PullProgress, RegistryImage, SealedLogin};
 pub struct ImagePull {
     pub image: RegistryImage,
     pub policy: PullPolicy,
-    /// Of the image's registry.
+    /// The credentials for the image's registry.
     pub login: Option<SealedLogin>,
     /// Shows what the pull does.
     pub meter: PullMeter,

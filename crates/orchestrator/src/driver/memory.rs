@@ -89,7 +89,7 @@ struct SimulatedEngine {
     disk_bytes: HashMap<TenantId, u64>,
     /// The limits that the filesystem enforces, where a test set them.
     quotas: HashMap<TenantId, u64>,
-    /// What tenants were told about their disk, in order.
+    /// The reports to tenants about their disk, in order.
     disk_reports: Vec<DiskUse>,
     /// The names of the images that were pulled.
     pulled: BTreeSet<String>,
@@ -203,7 +203,7 @@ impl MemoryDriver {
         self.state().gauges.insert(id, report);
     }
 
-    /// What tenants were told about their share of the disk, in order.
+    /// The reports to tenants about their share of the disk, in order.
     pub fn disk_reports(&self) -> Vec<DiskUse> {
         self.state().disk_reports.clone()
     }
@@ -386,20 +386,20 @@ impl MemoryDriver {
     fn set_run_state(
         &self,
         id: TenantId,
-        word: &str,
+        call: &str,
         from: &RunState,
         to: RunState,
     ) -> Result<ContainerStatus, DriverError> {
         let mut state = self.state();
         if let Some(tenant) = state.tenants.get_mut(&id).filter(|t| t.run == *from) {
             tenant.run = to;
-            state.calls.push(format!("{word} {id}"));
+            state.calls.push(format!("{call} {id}"));
         }
         drop(state);
         self.status_or_error(id)
     }
 
-    /// A command that writes its input out again; with the word `fails` it writes nothing and exits with 3.
+    /// A command that writes its input out again; with the argument `fails` it writes nothing and exits with 3.
     fn run_command(
         &self,
         id: TenantId,
@@ -413,9 +413,9 @@ impl MemoryDriver {
         Ok(self.simulate_command(id, command))
     }
 
-    /// Writes what it reads, until it reads the word `killed` or `ends`.
+    /// Writes what it reads, until it reads `killed` or `ends`.
     fn simulate_command(&self, id: TenantId, command: &ExecCommand) -> RunningCommand {
-        let fails = command.argv.iter().any(|word| word == "fails");
+        let fails = command.argv.iter().any(|arg| arg == "fails");
         let code = Arc::new(AtomicI64::new(if fails { 3 } else { 0 }));
         let (input, echo) = tokio::io::duplex(1 << 10);
         let pieces = stream::try_unfold((echo, code.clone()), async |(mut echo, code)| {

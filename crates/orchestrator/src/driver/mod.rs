@@ -2,7 +2,7 @@
 //!
 //! Every call is idempotent and bounded in time. It returns what the engine shows now, or a
 //! [`DriverError`] that a person can act on. One conformance suite holds every implementation to
-//! this contract.
+//! this contract. Support for another engine, such as Kubernetes, is a module beside [`docker`].
 
 mod command;
 mod disk_guard;
@@ -162,7 +162,7 @@ pub trait Driver: Send + Sync + 'static {
     fn disk_space(&self) -> Result<DiskSpace, DriverError>;
     /// Measures the volumes of all tenants, in bytes. Expensive: the engine walks every file.
     fn measure_disk(&self) -> DriverFuture<'_, HashMap<TenantId, u64>>;
-    /// Observes anew which limits the filesystem enforces. After a failure, it is taken to enforce none.
+    /// Observes again which limits the filesystem enforces. After a failure, it counts as enforcing none.
     fn refresh_quotas(&self) -> BoxFuture<'_, ()>;
     /// Sets the limit that the filesystem enforces. Changes nothing for a tenant whose limit it cannot enforce.
     fn set_quota(&self, id: TenantId, limit_bytes: u64) -> BoxFuture<'_, ()>;
@@ -275,7 +275,7 @@ pub const VOLUME_FOLDERS: [&str; 2] = ["data", "files"];
 /// The next bytes of a tar, never empty, or why it breaks off.
 pub type VolumePiece = Result<Bytes, DriverError>;
 
-/// Takes the tar of a tenant's volumes. Is closed when the reader is gone.
+/// Receives the tar of a tenant's volumes. It is closed when the reader is gone.
 pub type VolumeSink = tokio::sync::mpsc::Sender<VolumePiece>;
 
 /// The tar of a tenant's volumes.

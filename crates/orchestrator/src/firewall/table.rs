@@ -26,7 +26,7 @@ const NAME_BYTES: usize = 16;
 /// More than the messages of one transaction.
 const SEQUENCE_NUMBERS: u32 = 16;
 
-/// What is dropped: packets from `first` to `last` that leave through a bridge other than `uplinks`.
+/// The rule: it drops packets from `first` to `last` that leave through a bridge other than `uplinks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DropRule {
     pub(super) first: Ipv4Addr,

@@ -89,8 +89,8 @@ impl Metrics {
         let mut registry = Registry::with_prefix("cial");
         let help = "1 while the container engine responds";
         registry.register("engine_up", help, self.engine_is_up.clone());
-        let phases = PHASES.map(|(phase, word)| {
-            ([("phase", word)], tenants.iter().filter(|t| t.phase == phase).count())
+        let phases = PHASES.map(|(phase, label)| {
+            ([("phase", label)], tenants.iter().filter(|t| t.phase == phase).count())
         });
         registry.register("tenants", "Tenants by phase", Samples::gauges(phases));
         for (name, help, counter) in [

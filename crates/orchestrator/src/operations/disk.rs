@@ -18,7 +18,7 @@ pub(super) struct DiskWatch {
     guard: Mutex<DiskGuard>,
     /// When the limits that the filesystem enforces were last observed.
     quotas_read_at: Mutex<Option<Duration>>,
-    /// One check at a time: a measurement may outlast several intervals. Holds what tenants know of their disk.
+    /// One check at a time, because a measurement may outlast several intervals. Holds the last reports to tenants.
     check: tokio::sync::Mutex<HashMap<TenantId, DiskUse>>,
     origin: Instant,
 }
@@ -73,7 +73,7 @@ impl Operations {
         self.report_disk(&mut reported).await;
     }
 
-    /// A tenant that could not be told is told at the next check.
+    /// A tenant that could not be notified is notified at the next check.
     async fn report_disk(&self, reported: &mut HashMap<TenantId, DiskUse>) {
         let Ok(current) = self.list_disk_use() else { return };
         let is_new = |disk_use: &&DiskUse| reported.get(&disk_use.tenant) != Some(*disk_use);
@@ -108,7 +108,7 @@ impl Operations {
         }
     }
 
-    /// A limit that was changed while the service `quota` was down takes effect here.
+    /// A limit that was changed during an outage of the service `quota` takes effect here.
     async fn refresh_quotas(&self) {
         self.driver.refresh_quotas().await;
         let differs = |id, entry: &TenantEntry| {
@@ -156,7 +156,7 @@ impl Operations {
         counted.or_else(|| self.disk.lock().used_bytes(id))
     }
 
-    /// Another limit than the tenant's own does not hold it to that.
+    /// A filesystem that enforces another limit than the tenant's own does not count.
     fn enforced_quota(&self, id: TenantId, limit_bytes: u64) -> Option<DiskQuota> {
         self.driver.quota(id).filter(|quota| quota.is_of_limit(limit_bytes))
     }

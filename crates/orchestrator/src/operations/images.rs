@@ -14,13 +14,13 @@ use crate::driver::{
     DriverError, DriverErrorCode, ImagePull, PullMeter, PullOutcome, VolumeStream,
 };
 
-/// Each takes the disk and the network for as long as it lasts.
+/// Concurrent pulls. Each loads the disk and the network.
 pub(crate) const MAX_PULLS: usize = 2;
 /// How long an image that was prepared stays without a release: the caller has yet to write it. Also how long after its start
 /// this process removes nothing, because an earlier one may have prepared images.
 const HOLD_TIME: Duration = Duration::from_secs(2 * MAX_RELEASE_SECONDS);
 
-/// What keeps images from being removed. Pure: `now` is the time since the process started.
+/// The preparations that keep images from being removed. Pure: `now` is the time since the process started.
 #[derive(Debug, Default)]
 pub(super) struct ImageUses {
     images: HashMap<String, ImageUse>,
@@ -41,7 +41,7 @@ impl ImageUses {
         image.preparations += 1;
     }
 
-    /// Ends a preparation. Returns whether nobody needs the image now: no preparation is under way, and none succeeded.
+    /// Ends a preparation. Returns whether the image is unneeded: no preparation is under way, and none succeeded.
     fn end(&mut self, id: &str, prepared_at: Option<Duration>) -> bool {
         let image = self.images.entry(id.to_owned()).or_default();
         image.under_way = image.under_way.saturating_sub(1);
@@ -67,8 +67,8 @@ impl ImageUses {
 }
 
 impl Operations {
-    /// Pulls an image for an app if that is requested, checks it, makes it ready for tenants, and tries its program when that is
-    /// requested. A pull ends when the caller leaves. An image that was pulled for nothing does not stay.
+    /// Pulls an image for an app if that is requested, checks it, wraps it for tenants, and tries its program if that is requested.
+    /// A pull ends when the caller leaves. An image is removed when its preparation fails.
     ///
     /// # Errors
     /// The driver's own; [`DriverErrorCode::ProgramFailed`] with the last lines of the log.

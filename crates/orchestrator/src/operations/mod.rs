@@ -56,7 +56,7 @@ pub struct Operations {
     starts: CallLimit,
     /// All other calls but freezes, thaws and stops.
     other_calls: CallLimit,
-    /// Many tenants become idle at the same moment; each check holds descriptors.
+    /// Concurrent busy checks. Many tenants become idle at the same moment, and each check holds descriptors.
     busy_checks: CallLimit,
     disk: DiskWatch,
     smoke_starts: SmokeStarts,
@@ -66,7 +66,7 @@ pub struct Operations {
     pull_meters: Mutex<HashMap<String, PullMeter>>,
     /// Exports and imports of volumes.
     transfers: CallLimit,
-    /// The tenants in one.
+    /// The tenants in a transfer.
     in_transfer: Mutex<HashSet<TenantId>>,
     /// One collection of gauges at a time.
     gauge_collection: tokio::sync::Mutex<()>,
@@ -100,7 +100,7 @@ const MAX_GAUGE_CALLS: usize = 16;
 /// The longest wait for one of the [`MAX_BUSY_CHECKS`]. With silent tenants, 1,280 checks begin within this time.
 const BUSY_QUEUE_TIMEOUT: Duration = Duration::from_secs(4);
 
-// The authority takes a later report for none and suspends the tenant, however busy it is.
+// The authority ignores a later report, and suspends the tenant even if it is busy.
 const _: () = assert!(
     BUSY_QUEUE_TIMEOUT.as_millis() + CORE_BACK_TIMEOUT.as_millis()
         < lease::BUSY_REPORT_TIMEOUT as u128
@@ -216,7 +216,7 @@ impl Operations {
                 let detail = error.detail.clone();
                 operations.store.update(id, |record| record.set_error(Some(detail)));
             })?;
-            operations.store.erase(id).map_err(|error| state_dir_error(&error))?;
+            operations.store.delete_record(id).map_err(|error| state_dir_error(&error))?;
             drop(turn);
             operations.turns.remove_unused(id, || operations.store.forget(id));
             Ok(())
@@ -276,7 +276,7 @@ impl Operations {
 
     /// Reads the gauges of all tenants that run. A tenant that does not report is left out.
     pub(crate) async fn fetch_tenant_gauges(&self) -> Vec<(TenantId, Vec<Gauge>)> {
-        // Callers cannot multiply the calls.
+        // Concurrent callers share one collection.
         let _collection = self.gauge_collection.lock().await;
         let tenants = self.store.feed().map(|feed| feed.list()).unwrap_or_default();
         let ready = tenants.into_iter().filter(|tenant| tenant.phase == Phase::Ready);
@@ -341,7 +341,7 @@ impl Operations {
             turn.set_target(if *run { TargetState::Running } else { TargetState::Stopped })?;
         }
         if *restart && *run {
-            // A refusal must not end what runs.
+            // A refusal must not end a running container.
             if let Err(refusal) = self.driver.check_start(spec) {
                 let saved = self.store.save_requested(spec.id).await;
                 saved.map_err(|error| state_dir_error(&error))?;

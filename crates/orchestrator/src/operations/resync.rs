@@ -13,7 +13,7 @@ use super::turn::InspectionResult;
 use crate::driver::{ContainerStatus, DriverErrorCode, EngineEvent};
 use crate::revocation::Revocations;
 
-/// What a person reads of a log beside the state.
+/// The lines of a log that are shown beside the state.
 const REASON_LINES: u32 = 6;
 const MAX_REASON_BYTES: usize = 1 << 10;
 
@@ -69,7 +69,7 @@ impl Operations {
         }
     }
 
-    /// A person reads why a start failed where the state is shown.
+    /// Keeps the last lines of the log as the reason, which is shown with the state.
     fn note_last_lines_later(self: &Arc<Self>, id: TenantId, container: String) {
         let operations = self.clone();
         tokio::spawn(async move {

@@ -18,7 +18,7 @@ use uuid::{Builder, Uuid};
 use super::Operations;
 use crate::driver::{DriverError, DriverErrorCode, EngineEvent, LogOptions, LogStream};
 
-/// How long the program may take to get ready. The command line waits for one minute for all of it.
+/// How long the program may take to get ready. The command line waits for one minute in all.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the program must stay ready, so that one that is ready and then ends is found.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ impl SmokeStarts {
     }
 }
 
-/// Why the program of an image does not run.
+/// The reason why the program of an image does not run.
 enum ProgramError {
     Ended(Exit),
     NotReady,
@@ -62,7 +62,7 @@ fn throw_away_id() -> TenantId {
 
 impl Operations {
     /// Checks that an image of the engine can run an app, makes it ready for tenants, and tries its program when that is
-    /// requested. The caller sees to it that this runs to its end: otherwise the throw-away tenant would stay.
+    /// requested. The caller must let this run to its end; otherwise the throw-away tenant would stay.
     pub(super) async fn check_and_try(
         &self,
         request: &PrepareImage,
@@ -181,7 +181,7 @@ impl Operations {
     }
 }
 
-/// Reads a log to its end, or what comes of it in time.
+/// Reads a log to its end, or until a timeout.
 async fn read_in_time(log: impl Future<Output = Result<LogStream, DriverError>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = async {
@@ -223,7 +223,7 @@ fn describe(error: &ProgramError, log: &str) -> String {
     if log.is_empty() { what } else { format!("{what} The last lines of its log:\n{log}") }
 }
 
-/// What a tenant printed must not control the terminal that shows it, and no database keeps a NUL.
+/// Removes what could control the terminal that shows a log, and NUL, which no database stores.
 fn printable(log: &str) -> String {
     let is_printed = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
     log.trim_end().chars().filter(is_printed).collect()

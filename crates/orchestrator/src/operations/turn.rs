@@ -35,7 +35,7 @@ pub(super) enum InspectionResult {
     Applied,
     /// An operation is under way, and inspects at its end.
     Deferred,
-    /// Something newer is known.
+    /// A newer status is known.
     Outdated,
 }
 
@@ -65,7 +65,7 @@ impl TurnTable {
         if turn.touched > began {
             return InspectionResult::Outdated;
         }
-        // Inspections overtake each other: the one that began last has seen most.
+        // Inspections overtake each other: the one that began last has the newest status.
         turn.touched = began;
         if apply() {
             turns.remove(&id);
@@ -121,7 +121,7 @@ impl Operations {
             turn.users += 1;
             turn.lock.clone()
         };
-        // Before the wait: a caller that leaves while it waits is no user any more.
+        // Before the wait: a caller that leaves while it waits no longer counts as a user.
         let mut turn = Turn { operations: self, id, guard: None };
         turn.guard = Some(lock.lock_owned().await);
         turn

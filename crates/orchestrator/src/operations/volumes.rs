@@ -21,22 +21,22 @@ use crate::driver::{
     DriverError, DriverErrorCode, RunState, VolumePiece, VolumeSink, VolumeStream,
 };
 
-/// Transfers at once. Each costs the disk and the engine about as much as a few starts.
+/// Concurrent transfers. Each costs the disk and the engine about as much as a few starts.
 pub(crate) const MAX_TRANSFERS: usize = 2;
 /// How long the other side of a transfer may take nothing, or send nothing, before the transfer ends: the tenant cannot be
 /// woken as long.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a reader may take to read why its stream breaks off. That it does, it reads anyway.
+/// How long a reader may take to read the reason why its stream breaks off. The break itself reaches it in any case.
 const ERROR_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an export may take in all, however slowly its reader takes it.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
-/// How long a transfer that is free for a tenant waits for the tenant's turn, before others have it.
+/// How long a free transfer waits for the turn of its tenant, before other tenants get the transfer.
 const TURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a transfer waits for the end of one before it of the same tenant.
+/// How long a transfer waits for the end of an earlier transfer of the same tenant.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How soon a transfer notices that its tenant is deleted.
 const DELETE_CHECK_INTERVAL: Duration = Duration::from_millis(200);
-/// Pieces between the engine and a slower reader.
+/// The pieces that wait for a slower reader.
 const BACKLOG: usize = 4;
 
 impl Operations {
@@ -230,7 +230,7 @@ impl Drop for OnlyTransfer {
 /// Resolves when the reader took nothing for too long.
 async fn until_stalled(sink: &VolumeSink) -> DriverError {
     loop {
-        // Room in the channel is progress, whoever uses it next.
+        // Room in the channel is progress.
         let room = timeout(STALL_TIMEOUT, sink.reserve()).await;
         if !matches!(room, Ok(Ok(_))) {
             return DriverError::reader_gone();

@@ -149,7 +149,7 @@ impl VolumeQuotas for BtrfsVolumes {
     }
 }
 
-/// What the filesystem counts.
+/// The quota groups and the subvolumes of the filesystem.
 struct Accounting {
     groups: Groups,
     is_consistent: bool,
@@ -200,18 +200,18 @@ impl Btrfs<'_> {
         self.run(&["subvolume", "delete"], &[path])
     }
 
-    fn run(&self, words: &[&str], paths: &[&Path]) -> Result<(), QuotaError> {
-        self.output(words, paths).map(drop)
+    fn run(&self, args: &[&str], paths: &[&Path]) -> Result<(), QuotaError> {
+        self.output(args, paths).map(drop)
     }
 
-    fn output(&self, words: &[&str], paths: &[&Path]) -> Result<Output, QuotaError> {
+    fn output(&self, args: &[&str], paths: &[&Path]) -> Result<Output, QuotaError> {
         let paths = paths.iter().map(|path| path.as_os_str());
-        let words = words.iter().map(OsStr::new).chain(paths);
+        let args = args.iter().map(OsStr::new).chain(paths);
         let call = format!(
             "{PROGRAM} {}",
-            words.clone().collect::<Vec<_>>().join(OsStr::new(" ")).display()
+            args.clone().collect::<Vec<_>>().join(OsStr::new(" ")).display()
         );
-        let output = Command::new(PROGRAM).args(words).env("LC_ALL", "C").output();
+        let output = Command::new(PROGRAM).args(args).env("LC_ALL", "C").output();
         let output = output.map_err(|error| QuotaError::Failed(format!("{call}: {error}")))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));

@@ -26,7 +26,7 @@ pub struct QuotaClient {
     observed: Mutex<Observed>,
 }
 
-/// The response to the last calls.
+/// The result of the last calls.
 #[derive(Default)]
 struct Observed {
     service: QuotaService,

@@ -49,7 +49,7 @@ const ENGINE_VOLUMES: Setting = Setting::with_default(
 /// Every variable that the service `quota` reads.
 pub const SETTINGS: &[Setting] = &[shared::LOG, QUOTA_SOCKET, ENGINE_VOLUMES];
 
-/// The orchestrator makes fewer calls at once.
+/// Concurrent connections. The orchestrator makes fewer calls at once.
 const MAX_CONNECTIONS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_BYTES: u64 = 1 << 10;
@@ -84,7 +84,7 @@ pub fn serve(env: &Env) -> Result<(), ServiceError> {
     Ok(runtime.block_on(async {
         let stop = service::shutdown_token()?;
         let volumes = Arc::new(Mutex::new(settings.volumes));
-        // Tenants may have been deleted while the service was down.
+        // Tenants may have been deleted during an outage of the service.
         match call_volumes(volumes.clone(), |volumes| volumes.prepare()).await {
             Ok(()) => tracing::info!("disk limits are enforced by the filesystem"),
             Err(error) => tracing::warn!(%error, "disk limits are not enforced by the filesystem"),
@@ -259,7 +259,7 @@ mod tests {
         abandoned.cancel();
         answer(&volumes, set, &abandoned).unwrap_err();
         assert_eq!(volumes.0.get(), 1);
-        // What changes no file is answered.
+        // A call that changes no file is answered.
         answer(&volumes, QuotaRequest::List, &abandoned).unwrap();
         answer(&volumes, QuotaRequest::Remove { tenant }, &abandoned).unwrap();
     }

@@ -62,8 +62,8 @@ impl Groups {
     /// parents, and in newer releases a path.
     pub(super) fn parse(text: &str) -> Self {
         let group = |line: &str| {
-            let words: Vec<_> = line.split_whitespace().collect();
-            let [id, used, _, limit, _, parents, ..] = words[..] else { return None };
+            let columns: Vec<_> = line.split_whitespace().collect();
+            let [id, used, _, limit, _, parents, ..] = columns[..] else { return None };
             let parents = parents.split(',').filter_map(|parent| parent.parse().ok()).collect();
             let (used_bytes, limit_bytes) = (used.parse().ok()?, limit.parse().ok());
             Some((id.parse().ok()?, Group { used_bytes, limit_bytes, parents }))
@@ -117,7 +117,7 @@ impl Subvolumes {
 
     /// The tenants with a subvolume for each volume: the numbers of the data and of the files.
     pub(super) fn tenants(&self) -> Vec<(TenantId, [u64; 2])> {
-        // What lies inside a volume has the names that its tenant likes.
+        // A tenant chooses the names inside its volumes.
         let volume = |path: &str| {
             let mut components = path.strip_suffix("/_data")?.rsplit('/');
             let name = components.next()?;

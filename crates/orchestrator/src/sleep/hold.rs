@@ -19,7 +19,7 @@ pub struct AwakeHold {
     _renewal: AbortOnDropHandle<()>,
 }
 
-/// How long a wake may take.
+/// Bounds a wake.
 const WAKE_TIMEOUT_MS: u32 = 60_000;
 /// Each holder has an id of its own, so its first request is its last.
 const NUMBER: u64 = 1;

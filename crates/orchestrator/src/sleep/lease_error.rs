@@ -1,4 +1,4 @@
-//! Why a lease was not granted, as routers read it.
+//! The errors of a lease request, as routers receive them.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ impl LeaseError {
     }
 }
 
-/// Longer the more requests are before, with a jitter by `seed`: callers must not all come back at once.
+/// Returns a delay that grows with the requests before, with a jitter by `seed`: callers must not all retry at once.
 fn retry_delay(before: usize, seed: u64) -> Duration {
     const JITTER_SECONDS: u64 = 5;
     let queue_seconds = u64::try_from(before / 10).unwrap_or(u64::MAX).min(20);

@@ -61,7 +61,7 @@ impl SleepController {
     }
 
     /// # Errors
-    /// Before the first listing: "no lease" would end leases that an earlier process granted.
+    /// Refuses before the first listing: "no lease" would end leases that an earlier process granted.
     pub fn renew_leases(&self, request: &RenewRequest) -> Result<RenewResponse, LeaseError> {
         self.check_listed()?;
         let renew = |usage: &LeaseUsage| {
@@ -156,7 +156,7 @@ impl SleepController {
         match response {
             LeaseResponse::Unknown => LeaseError::unknown_tenant(DriverError::no_such_tenant(id)),
             LeaseResponse::Stopped => LeaseError::stopped(),
-            // A tenant that is not reachable any more cannot be granted.
+            // A lease on an unreachable tenant cannot be granted.
             LeaseResponse::NotRunning | LeaseResponse::Granted(_) => {
                 LeaseError::not_running(self.store.reason(id))
             }

@@ -60,7 +60,7 @@ pub(super) enum LeaseOutcome {
     ShuttingDown,
 }
 
-/// A lease request as the service takes it.
+/// A lease request to the service.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LeaseQuery {
     pub(super) tenant: TenantId,
@@ -71,7 +71,7 @@ pub(super) struct LeaseQuery {
     pub(super) wait: Duration,
 }
 
-/// Why a tenant is awake, and when it will not be.
+/// The reason why a tenant is awake, and the time at which it will be suspended.
 #[derive(Clone, Debug)]
 pub(super) struct SleepForecast {
     pub(super) phase: Phase,
@@ -81,7 +81,7 @@ pub(super) struct SleepForecast {
     pub(super) sleeps_at: Option<Moment>,
 }
 
-/// Values for metrics.
+/// The values for metrics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeaseGauges {
     pub(crate) leases: usize,
@@ -187,7 +187,7 @@ impl LeaseService {
         (id, receiver)
     }
 
-    /// The caller does not wait any more.
+    /// Removes the request of a caller that no longer waits.
     pub(super) fn remove_waiter(&self, tenant: TenantId, waiter: WaiterId) {
         let mut state = self.lock();
         if state.waiters.remove(&waiter).is_some() {
@@ -224,7 +224,7 @@ impl LeaseService {
         self.on_change(|authority, now| authority.on_busy_report(now, tenant, generation, report));
     }
 
-    /// Returns `false` when the call must not be made: the tenant is wanted otherwise, or this process is shutting down.
+    /// Returns `false` when the call must not be made: the target of the tenant changed, or this process is shutting down.
     pub(super) fn begin_call(&self, tenant: TenantId, call_id: CallId) -> bool {
         !self.is_shutting_down()
             && self.on_change(|authority, now| authority.begin_call(now, tenant, call_id))
@@ -307,7 +307,7 @@ impl LeaseService {
         })
     }
 
-    /// Accepts no request from here on. Those who wait are notified in the order of their requests.
+    /// Refuses new requests from here on. Waiters are notified in the order of their requests.
     pub(super) fn shut_down(&self) {
         let mut state = self.lock();
         state.is_shutting_down = true;
@@ -390,7 +390,7 @@ impl LeaseService {
                     SleepCommand::CallEngine { tenant, call, call_id }
                 }
             };
-            // Without a loop nothing is done, as after a kill.
+            // Without the controller's loop no command is executed, as after a kill.
             let _ = self.commands.send(command);
         }
         for tenant in failed {

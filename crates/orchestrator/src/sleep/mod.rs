@@ -79,7 +79,7 @@ impl SleepController {
         self.leases.run_timer().await;
     }
 
-    /// Never waits: what takes time runs beside the loop.
+    /// Never waits: calls that take time run in tasks of their own.
     pub(crate) fn execute(self: &Arc<Self>, command: SleepCommand) {
         let controller = self.clone();
         match command {
@@ -216,7 +216,7 @@ impl Drop for PendingEngineCall<'_> {
 fn busy_report(response: &Result<BusyList, BusyError>, now: Moment) -> BusyReport {
     match response {
         Err(BusyError::NoResponse(_)) => BusyReport::NoReply,
-        // Nothing is known of the work inside: the tenant must not be suspended now, and is checked again.
+        // The work inside is unknown: the tenant must not be suspended now, and is checked again.
         Err(BusyError::Local(_)) => BusyReport::Busy { until: now },
         Ok(list) => match list.busy.iter().map(|busy| busy.until).max() {
             Some(until) => BusyReport::Busy { until: to_moment(until) },
@@ -229,7 +229,7 @@ fn call_outcome(result: &Result<(), DriverError>) -> CallOutcome {
     if result.is_ok() { CallOutcome::Done } else { CallOutcome::Refused }
 }
 
-/// The moment in the words of a person's clock.
+/// Converts the moment to the wall clock.
 fn clock_time(at: Moment) -> String {
     lease_service::to_timestamp(at).format("%H:%M:%S UTC").to_string()
 }

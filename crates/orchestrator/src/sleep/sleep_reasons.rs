@@ -51,7 +51,7 @@ pub(super) fn idle(last_use: Moment) -> String {
     format!("It was last used at {}, and its idle time is not up.", clock_time(last_use))
 }
 
-/// Why a tenant fell asleep. `response` as for [`awake`].
+/// Returns why a tenant fell asleep. `response` as for [`awake`].
 pub(super) fn asleep(sleep: SleepRecord, response: Option<&BusyResponse>) -> String {
     let idle = format!("Nobody used it for {}.", format_duration(sleep.idle));
     match sleep.busy_report {

@@ -1,4 +1,4 @@
-//! Why tenants are awake or asleep, for their owners.
+//! The reasons why tenants are awake or asleep, for their owners.
 
 use protocol::TenantId;
 use protocol::orchestrator::Phase;

@@ -17,7 +17,7 @@ use crate::tenants::state_dir::TargetState;
 impl SleepController {
     /// A lease request that arrives before the engine is called cancels the suspend.
     pub(super) async fn suspend(self: Arc<Self>, id: TenantId, call: EngineCall, call_id: CallId) {
-        // Before the turn: a wake must not queue behind all tenants that fall asleep.
+        // The permit comes before the turn: a wake must not queue behind all tenants that fall asleep.
         let _permit = self.suspends.acquire().await;
         let turn = self.operations.acquire_turn(id).await;
         let wanted = match call {
@@ -35,7 +35,7 @@ impl SleepController {
             EngineCall::Stop => stop_for_sleep(&turn).await,
             EngineCall::Freeze | EngineCall::Thaw | EngineCall::Start => turn.freeze().await,
         };
-        // A process that still runs after a failed stop ends by itself when it ends.
+        // After a failed stop the process may still run; its later end counts as an exit by itself.
         self.store.on_event(id, ContainerEvent::OperationEnded);
         if let Err(error) = &result {
             tracing::warn!(tenant = %id, ?call, %error, "suspend failed");

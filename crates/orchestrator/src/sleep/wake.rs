@@ -12,7 +12,7 @@ use crate::operations::Turn;
 use crate::tenants::state_dir::TargetState;
 use crate::tenants::{ContainerEvent, Recipe};
 
-/// A start with what the container was made from could hand the program variables that its owner replaced.
+/// A start from the container's own spec could hand the program variables that its owner replaced.
 const SPEC_LOST: &str = "Its configuration was lost with the orchestrator's state. It can be started as soon as the control plane \
      has applied the configuration again, which happens by itself.";
 
@@ -72,7 +72,7 @@ impl SleepController {
         self.store.on_event(turn.tenant(), ContainerEvent::StartRequested);
         turn.set_target(TargetState::Running)?;
         match turn.start(&spec).await {
-            // Its network or its container may be gone: once more, from its spec.
+            // The network or the container may be gone: retry from the spec.
             Err(error) if !is_outdated && error.is_fixed_by_recreating() => {
                 turn.ensure(&spec).await?;
                 turn.start(&spec).await

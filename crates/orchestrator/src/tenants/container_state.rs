@@ -13,7 +13,7 @@ pub(crate) enum ContainerState {
     Up { readiness: Readiness, call: PendingCall },
 }
 
-/// Who ended the last process.
+/// The cause of the last process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndCause {
     /// The process itself, or no process has ended yet: a report of its end counts as an exit.

@@ -71,7 +71,7 @@ pub struct TenantStore {
 struct TenantTable {
     tenants: HashMap<TenantId, TenantEntry>,
     tombstones: Tombstones,
-    /// Why the engine does not respond; `None` while it does.
+    /// The reason why the engine does not respond; `None` while it responds.
     engine_error: Option<String>,
     /// Until the first listing no tenant can be called unknown.
     is_listed: bool,
@@ -80,11 +80,11 @@ struct TenantTable {
 #[derive(Debug, Default)]
 pub(crate) struct TenantEntry {
     pub(crate) record: TenantRecord,
-    /// Counts the specs that were requested; see [`SpecVersion`].
+    /// The number of requested specs; see [`SpecVersion`].
     spec_version: u64,
-    /// The disk does not hold what was requested last.
+    /// Whether the last requested spec is missing on the disk.
     is_request_unsaved: bool,
-    /// The last write of the rest of the state failed.
+    /// Whether the last write of the other state file failed.
     is_state_unsaved: bool,
     /// The response to the last busy check.
     pub(crate) busy_response: Option<Result<BusyList, BusyError>>,
@@ -294,7 +294,7 @@ impl TenantStore {
         if let Some(entry) = self.lock().tenants.get_mut(&spec.id) {
             entry.is_request_unsaved |= is_changed;
         }
-        // Once more for a tenant that the observer met only now; never over a spec that was requested later.
+        // Repeats the policy for a tenant that is new to the observer, unless a later spec was requested.
         if self.read(spec.id, |entry| SpecVersion(entry.spec_version)) == Some(version) {
             self.observer.on_policy(spec);
         }
@@ -434,7 +434,7 @@ impl TenantStore {
     }
 
     /// Removes the state file and resets the record of a deleted tenant.
-    pub(crate) fn erase(&self, id: TenantId) -> io::Result<()> {
+    pub(crate) fn delete_record(&self, id: TenantId) -> io::Result<()> {
         self.state_dir.remove(id)?;
         self.update(id, |record| *record = TenantRecord::default());
         Ok(())

@@ -13,12 +13,12 @@ use crate::tenants::state_dir::{PersistedState, TargetState};
 /// Changed by operations, by the engine's events and by inspections; always under the store's lock.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TenantRecord {
-    /// As the engine last showed it; `None`: no container exists.
+    /// The status that the engine last showed; `None`: no container exists.
     status: Option<ContainerStatus>,
     state: ContainerState,
-    /// As it is on disk, or will be.
+    /// The state that is on disk, or will be written.
     pub(crate) persisted: PersistedState,
-    /// Exits by itself of the current container.
+    /// How often the current container exited by itself.
     exits: u32,
     last_exit: Option<RecordedExit>,
     /// The end of the log at the last exit without readiness, and the container.
@@ -100,7 +100,7 @@ impl TenantRecord {
 
     /// The container ended without having been ready, and its log ended so.
     pub(crate) fn set_last_lines(&mut self, container: &str, lines: String) {
-        // It may have got ready while the log was read.
+        // The container may have become ready while the log was read.
         let is_ready = self.status.as_ref().is_some_and(|status| status.ready);
         self.last_lines = (!is_ready && !lines.is_empty()).then(|| (container.to_owned(), lines));
     }
@@ -214,7 +214,7 @@ impl TenantRecord {
         self.record_exit(&container, exit, ExitSource::Inspection);
     }
 
-    /// A list shows neither when a container ended nor its limits: whether an inspection would add one of them.
+    /// Whether an inspection would add the time of the end, or the limits, which a list does not show.
     pub(crate) fn needs_inspection(&self) -> bool {
         let Some(status) = &self.status else { return false };
         let has_exited = matches!(status.run, RunState::Exited(_));
@@ -473,14 +473,14 @@ mod tests {
             reason(&crashed, None),
             reason(&killed, None),
             reason(&failed, None),
-            reason(&failed, Some("The engine is away.")),
+            reason(&failed, Some("The engine is unreachable.")),
         ];
         insta::assert_snapshot!(reasons.join("\n"), @r"
         Its services have not all responded yet.
         Its container ended with code 3; see its logs. It was started again.
         Its container was killed (137).
         No such image: x.
-        The engine is away.
+        The engine is unreachable.
         ");
         assert_eq!(record(RunState::Running, true).observed(None).unwrap().reason, None);
     }

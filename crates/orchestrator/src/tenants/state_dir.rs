@@ -70,7 +70,7 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Does no I/O.
+    /// Makes the value without I/O.
     pub fn new(directory: PathBuf) -> Self {
         Self { directory, writing: Mutex::default() }
     }

@@ -67,7 +67,7 @@ async fn a_tenant_is_stopped_and_deleted_on_a_full_disk() {
         operations.delete(deleted.id).await.unwrap();
         assert_eq!(install.objects(Some(deleted.id)).await.map(|list| list.len()), [0, 0, 0]);
         engine.disk.make_space().unwrap();
-        // What could not be written is written as soon as there is space.
+        // The unwritten state is written as soon as there is space.
         let state_dir = StateDir::new(install.base.join("state"));
         let written = eventually("the state file", PATIENCE, async || {
             Ok(state_dir.read(stopped.id).target == TargetState::Stopped)

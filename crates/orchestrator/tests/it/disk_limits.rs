@@ -6,9 +6,7 @@ use protocol::orchestrator::{DiskEnforcement, Phase};
 use protocol::spec::{Limits, Spec};
 
 use crate::support::router::{Router, lease_error};
-use crate::support::simulation::{
-    SHORT_DELAYS, Simulation, ready_tenant, seconds, sleeping_tenant,
-};
+use crate::support::simulation::{SHORT_DELAYS, Simulation, seconds};
 use crate::support::{AWAKE, apply};
 
 fn raised(spec: &Spec) -> Spec {
@@ -17,9 +15,7 @@ fn raised(spec: &Spec) -> Spec {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_fills_its_disk_is_stopped_within_seconds_and_is_no_crash() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(AWAKE);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(AWAKE).await;
     // The first measurement is over before the tenant writes.
     tokio::time::sleep(seconds(20)).await;
     simulation.engine.set_disk_bytes(spec.id, 11 << 30);
@@ -33,9 +29,7 @@ async fn a_tenant_that_fills_its_disk_is_stopped_within_seconds_and_is_no_crash(
 
 #[tokio::test(start_paused = true)]
 async fn a_visit_does_not_wake_a_tenant_that_is_over_its_limit() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     simulation.engine.set_disk_bytes(spec.id, 11 << 30);
     tokio::time::sleep(seconds(700)).await;
     let visit = Router::new(&running.controller).visit(spec.id).await;
@@ -47,9 +41,7 @@ async fn a_visit_does_not_wake_a_tenant_that_is_over_its_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_the_filesystem_enforces_stops_nobody_until_it_does_not() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(AWAKE);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(AWAKE).await;
     let limit_bytes = spec.limits.disk_bytes;
     simulation.engine.enforce_disk_limit(spec.id, limit_bytes);
     // The engine counts holes in files, too, and the filesystem does not.
@@ -68,9 +60,7 @@ async fn a_limit_that_the_filesystem_enforces_stops_nobody_until_it_does_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_was_not_set_on_the_filesystem_is_set_later() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(AWAKE);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(AWAKE).await;
     simulation.engine.enforce_disk_limit(spec.id, 1 << 30);
     let enforced_by = || running.controller.operations.disk_use(spec.id).unwrap().enforced_by;
     assert_eq!(enforced_by(), DiskEnforcement::Measurement, "it is another limit");
@@ -82,9 +72,7 @@ async fn a_limit_that_was_not_set_on_the_filesystem_is_set_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_is_told_its_share_of_the_disk_when_that_changes() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(AWAKE);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(AWAKE).await;
     tokio::time::sleep(seconds(700)).await;
     let told = || {
         let reports = simulation.engine.disk_reports().into_iter();
@@ -106,9 +94,7 @@ async fn a_tenant_is_told_its_share_of_the_disk_when_that_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_cannot_measure_stops_nobody() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(AWAKE);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(AWAKE).await;
     simulation.engine.set_disk_bytes(spec.id, 11 << 30);
     simulation.engine.disconnect("gone");
     tokio::time::sleep(seconds(30)).await;

@@ -591,7 +591,7 @@ async fn a_delete_removes_leftovers_of_every_kind() {
         let (spec, driver) = (spec("acme", ""), install.driver());
         driver.ensure(&spec).await.unwrap();
         driver.start(&spec).await.unwrap();
-        // A stranger's container in its network blocks the removal.
+        // A foreign container in its network blocks the removal.
         let guest = ContainerCreateBody {
             image: Some(install.image.clone()),
             labels: Some(install.labels()),

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::support::simulation::{SHORT_DELAYS, Simulation, ready_tenant, sleeping_tenant};
+use crate::support::simulation::{SHORT_DELAYS, Simulation};
 use crate::support::{PATIENCE, spec, with_install};
 use crate::wire::Server;
 
@@ -114,9 +114,7 @@ async fn a_command_that_cannot_run_is_refused_with_its_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_is_woken_and_stays_awake_for_a_command() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let sleep_controller = running.controller.sleep.clone();
     let hold = sleep_controller.hold_awake(spec.id).await.unwrap();
     sleep(Duration::from_secs(600)).await;
@@ -130,9 +128,7 @@ async fn a_tenant_is_woken_and_stays_awake_for_a_command() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_tenant_is_not_stopped_under_a_command() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     running.until_phase(spec.id, Phase::Frozen).await;
     let _hold = running.controller.sleep.hold_awake(spec.id).await.unwrap();
     sleep(Duration::from_secs(600)).await;

@@ -63,14 +63,14 @@ async fn a_subnet_of_another_network_is_skipped() {
     with_install(async |install| {
         let (driver, first, second) = (install.driver(), spec("one", ""), spec("two", ""));
         driver.ensure(&first).await.unwrap();
-        // The stranger takes the subnet after the driver has listed the networks.
-        let stranger: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
-            "Name": format!("{}-stranger", install.name),
+        // A foreign network takes the subnet after the driver has listed the networks.
+        let foreign: NetworkCreateRequest = serde_json::from_value(serde_json::json!({
+            "Name": format!("{}-foreign", install.name),
             "IPAM": {"Config": [{"Subnet": install.pool.replace(".0/22", ".8/29")}]},
             "Labels": {"cial.managed": "1", "cial.install": install.name},
         }))
         .unwrap();
-        install.client.create_network(stranger).await.unwrap();
+        install.client.create_network(foreign).await.unwrap();
         driver.ensure(&second).await.unwrap();
     })
     .await;

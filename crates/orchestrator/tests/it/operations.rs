@@ -1,41 +1,17 @@
 //! Operations run one at a time per tenant, and a delete precedes all others. The tests use the
 //! engine in memory and virtual time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator::controller::Controller;
-use orchestrator::driver::memory::{MemoryDriver, TenantBehavior};
+use orchestrator::driver::memory::TenantBehavior;
 use orchestrator::driver::{DriverError, DriverErrorCode};
-use orchestrator::tenants::state_dir::StateDir;
 use protocol::leases::RenewRequest;
 use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use uuid::Uuid;
 
-use crate::support::{AWAKE, Running, TempDir, apply, spec};
-
-/// An engine in memory and a state directory. A second controller over both acts like the same
-/// process after a restart.
-struct Simulation {
-    engine: MemoryDriver,
-    state: TempDir,
-}
-
-impl Simulation {
-    fn new() -> Self {
-        Self { engine: MemoryDriver::default(), state: TempDir::new("orchestrator").unwrap() }
-    }
-
-    fn controller(&self) -> Running {
-        let engine = Arc::new(self.engine.clone());
-        Running::new(Controller::new(engine, StateDir::new(self.state.path().to_owned()), 1, AWAKE))
-    }
-
-    fn starts(&self) -> usize {
-        self.engine.calls().iter().filter(|call| call.starts_with("start")).count()
-    }
-}
+use crate::support::simulation::Simulation;
+use crate::support::{AWAKE, apply, spec};
 
 fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode {
     outcome.unwrap_err().code
@@ -44,7 +20,7 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, DriverError>) -> DriverErrorCode 
 #[tokio::test(start_paused = true)]
 async fn twenty_applies_at_once_make_one_container() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     let applies = (0..20).map(|_| running.controller.operations.apply(apply(&spec, true)));
     let seen = futures_util::future::join_all(applies).await;
     let first = seen[0].as_ref().unwrap().container_id.clone();
@@ -58,7 +34,7 @@ async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later(
     let slow =
         TenantBehavior { ready_after: Some(Duration::from_secs(5)), ..TenantBehavior::default() };
     simulation.engine.set_behavior(spec.id, slow);
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     let response = running.run(&spec).await;
     assert_eq!((response.phase, response.upstream), (Phase::Starting, None));
     let ready = running.until_phase(spec.id, Phase::Ready).await;
@@ -68,7 +44,7 @@ async fn an_apply_returns_after_the_start_call_and_readiness_is_published_later(
 #[tokio::test(start_paused = true)]
 async fn a_prepared_container_is_only_started_by_an_apply() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     running.controller.operations.prepare(spec.clone()).await.unwrap();
     running.until_phase(spec.id, Phase::Created).await;
     assert_eq!(simulation.engine.calls(), ["create acme"]);
@@ -79,9 +55,7 @@ async fn a_prepared_container_is_only_started_by_an_apply() {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_prepare_undoes_nothing() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     let calls = simulation.engine.calls();
     let late = Spec { generation: 9, ..spec.clone() };
@@ -95,9 +69,7 @@ async fn a_late_prepare_undoes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_to_a_running_tenant_changes_nothing() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     assert_eq!(running.run(&spec).await, before);
     assert_eq!(simulation.starts(), 1);
@@ -105,9 +77,7 @@ async fn an_apply_to_a_running_tenant_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_starts_the_container_again_and_counts_no_exit() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let again = ApplyRequest { restart: true, ..apply(&spec, true) };
     running.controller.operations.apply(again).await.unwrap();
@@ -117,9 +87,7 @@ async fn a_restart_starts_the_container_again_and_counts_no_exit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_without_a_required_secret_ends_nothing_that_runs() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     running.until_phase(spec.id, Phase::Ready).await;
     let lacking = TenantBehavior { lacks_secret: true, ..TenantBehavior::default() };
     simulation.engine.set_behavior(spec.id, lacking);
@@ -140,14 +108,12 @@ async fn a_restart_without_a_required_secret_ends_nothing_that_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_is_no_exit_even_for_the_next_process() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let stopped = running.controller.operations.stop(spec.id).await.unwrap();
     assert_eq!((stopped.phase, stopped.exits), (Phase::Stopped, 0));
     assert_eq!((stopped.container_port, stopped.upstream), (None, None));
     drop(running);
-    let next = simulation.controller();
+    let next = simulation.controller(AWAKE);
     next.until_phase(spec.id, Phase::Stopped).await;
     let woken = next.run(&spec).await;
     assert_eq!((woken.phase, woken.container_id), (Phase::Starting, stopped.container_id));
@@ -160,7 +126,7 @@ async fn a_stop_is_no_exit_even_for_the_next_process() {
 #[tokio::test(start_paused = true)]
 async fn an_apply_without_run_stops_the_tenant() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     let created = running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     assert_eq!(created.phase, Phase::Created);
     running.run(&spec).await;
@@ -170,9 +136,7 @@ async fn an_apply_without_run_stops_the_tenant() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_is_counted_with_its_code_and_its_readiness() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.exit_container(spec.id, 9);
     let exited = running.until_phase(spec.id, Phase::Exited).await;
@@ -204,7 +168,7 @@ async fn a_crash_is_counted_with_its_code_and_its_readiness() {
 #[tokio::test(start_paused = true)]
 async fn a_delete_refuses_waiting_and_later_starts() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     let controller = &running.controller;
     let (first, gone, late) = tokio::join!(
         controller.operations.apply(apply(&spec, true)),
@@ -228,13 +192,12 @@ async fn a_delete_refuses_waiting_and_later_starts() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.disconnect("The container engine is not reachable.");
-    let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
-    assert_eq!((away.phase, &away.upstream), (Phase::Ready, &ready.upstream));
+    let unreachable =
+        running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+    assert_eq!((unreachable.phase, &unreachable.upstream), (Phase::Ready, &ready.upstream));
     assert_eq!(
         running.controller.store.engine_status().unwrap_err(),
         "The container engine is not reachable."
@@ -256,9 +219,7 @@ async fn an_unreachable_engine_keeps_the_known_phases_and_gives_a_reason() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let ready = running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.fail_calls(DriverErrorCode::OutOfResources, "Too many open files.");
     running.controller.operations.resync().await;
@@ -273,8 +234,8 @@ async fn a_lack_of_descriptors_is_not_an_unreachable_engine() {
 #[tokio::test(start_paused = true)]
 async fn no_tenant_counts_as_gone_before_the_first_listing() {
     let simulation = Simulation::new();
-    simulation.engine.disconnect("away");
-    let running = simulation.controller();
+    simulation.engine.disconnect("unreachable");
+    let running = simulation.controller(AWAKE);
     running.controller.operations.resync().await;
     assert_eq!(
         running.controller.store.feed().map(|_| ()).unwrap_err().code,
@@ -292,9 +253,7 @@ async fn no_tenant_counts_as_gone_before_the_first_listing() {
 
 #[tokio::test(start_paused = true)]
 async fn changes_by_other_programs_are_observed() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
@@ -307,9 +266,7 @@ async fn changes_by_other_programs_are_observed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rebuilt_image_is_reported_and_used_at_the_next_start() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     let before = running.until_phase(spec.id, Phase::Ready).await;
     simulation.engine.rebuild_image();
     running.until(spec.id, |o| o.is_some_and(|o| o.image_outdated)).await;
@@ -326,7 +283,7 @@ async fn a_rebuilt_image_is_reported_and_used_at_the_next_start() {
 #[tokio::test(start_paused = true)]
 async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     running.controller.operations.apply(apply(&spec, false)).await.unwrap();
     simulation
         .engine
@@ -345,7 +302,7 @@ async fn an_engine_error_is_the_tenants_reason_until_the_next_success() {
 #[tokio::test(start_paused = true)]
 async fn an_apply_completes_after_its_caller_left() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
+    let running = simulation.controller(AWAKE);
     let operation = running.controller.operations.apply(apply(&spec, true));
     assert!(tokio::time::timeout(Duration::from_millis(1), operation).await.is_err());
     running.until_phase(spec.id, Phase::Ready).await;
@@ -354,12 +311,10 @@ async fn an_apply_completes_after_its_caller_left() {
 
 #[tokio::test(start_paused = true)]
 async fn the_temporary_file_of_a_killed_process_is_removed_at_the_next_start() {
-    let (simulation, spec) = (Simulation::new(), spec("acme", ""));
-    let running = simulation.controller();
-    running.run(&spec).await;
+    let (simulation, running, spec) = Simulation::with_run(AWAKE).await;
     drop(running);
     std::fs::write(simulation.state.path().join(format!(".{}.json", spec.id)), "{").unwrap();
-    let next = simulation.controller();
+    let next = simulation.controller(AWAKE);
     next.until_phase(spec.id, Phase::Ready).await;
     let entries = std::fs::read_dir(simulation.state.path()).unwrap();
     let names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -120,13 +120,13 @@ fn limit(quotas: &Value) -> Option<u64> {
     quotas.get(0).map(|quota| quota["limit_bytes"].as_u64().unwrap())
 }
 
-fn busybox(words: &[&str]) -> bool {
-    Command::new("/bin/busybox").args(words).status().unwrap().success()
+fn busybox(args: &[&str]) -> bool {
+    Command::new("/bin/busybox").args(args).status().unwrap().success()
 }
 
-fn output(program: &str, words: &[&str]) -> String {
-    let ended = Command::new(program).args(words).output().unwrap();
-    assert!(ended.status.success(), "{program} {words:?}: {ended:?}");
+fn output(program: &str, args: &[&str]) -> String {
+    let ended = Command::new(program).args(args).output().unwrap();
+    assert!(ended.status.success(), "{program} {args:?}: {ended:?}");
     String::from_utf8(ended.stdout).unwrap()
 }
 
@@ -212,8 +212,8 @@ impl Machine {
         let name = format!("#{project}");
         let line = report.lines().find(|line| line.split_whitespace().next() == Some(&name))?;
         // Used, soft, hard, warnings and time; blocks are of 1 KiB.
-        let words: Vec<_> = line.split_whitespace().collect();
-        let number = |index: usize| words[index].parse::<u64>().unwrap();
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let number = |index: usize| columns[index].parse::<u64>().unwrap();
         Some((number(3) << 10, number(8)))
     }
 

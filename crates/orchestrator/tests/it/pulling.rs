@@ -155,7 +155,7 @@ async fn an_image_stays_while_a_tenant_or_its_person_needs_it() {
         driver.remove(tenant.id).await.unwrap();
         assert_eq!(driver.remove_pulled(&id).await, Ok(true));
 
-        // What was there before belongs to whoever brought it.
+        // An image from before the pull belongs to the person who brought it.
         let source = image::app(&install.client, "pull-own", BARE).await;
         let name = registry.push(&source, "team/own:1").unwrap();
         let own = pull(&driver, &name, PullPolicy::Missing).await.unwrap();

@@ -92,8 +92,12 @@ async fn an_engine_that_returns_is_followed_again() {
         let ready = running.until_phase(spec.id, Phase::Ready).await;
 
         proxy.close().await;
-        let away = running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
-        assert_eq!((away.phase, away.upstream), (Phase::Ready, ready.upstream.clone()));
+        let unreachable =
+            running.until(spec.id, |o| o.is_some_and(|o| o.reason.is_some())).await.unwrap();
+        assert_eq!(
+            (unreachable.phase, unreachable.upstream),
+            (Phase::Ready, ready.upstream.clone())
+        );
         assert!(running.controller.store.engine_status().is_err());
         install.client.pause_container(&spec.id.container()).await.unwrap();
 

@@ -11,9 +11,7 @@ use uuid::Uuid;
 
 use crate::support::apply;
 use crate::support::router::Router;
-use crate::support::simulation::{
-    SHORT_DELAYS, Simulation, frozen_tenant, ready_tenant, sleeping_tenant,
-};
+use crate::support::simulation::{SHORT_DELAYS, Simulation, frozen_tenant, sleeping_tenant};
 
 const ENDED: Uuid = Uuid::from_u128(7);
 const OTHER: Uuid = Uuid::from_u128(8);
@@ -34,9 +32,7 @@ async fn until_revoked(simulation: &Simulation, id: TenantId, expected: &[&[Uuid
 
 #[tokio::test(start_paused = true)]
 async fn a_running_tenant_receives_the_ended_sessions_at_once() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     running.controller.operations.apply(revoke(&spec, &[ENDED])).await.unwrap();
     until_revoked(&simulation, spec.id, &[&[ENDED]]).await;
     // The same list again triggers no delivery; a longer list does.
@@ -47,9 +43,7 @@ async fn a_running_tenant_receives_the_ended_sessions_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unacknowledged_revocation_is_repeated() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     simulation.engine.fail_revocations(spec.id, 2);
     running.controller.operations.apply(revoke(&spec, &[ENDED])).await.unwrap();
     until_revoked(&simulation, spec.id, &[&[ENDED]]).await;
@@ -57,8 +51,7 @@ async fn an_unacknowledged_revocation_is_repeated() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frozen_or_sleeping_tenant_receives_the_ended_sessions_when_it_wakes() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
+    let (simulation, running) = Simulation::start(SHORT_DELAYS);
     for suspended in [frozen_tenant(&running).await, sleeping_tenant(&running).await] {
         running.controller.operations.apply(revoke(&suspended, &[ENDED])).await.unwrap();
         sleep(Duration::from_millis(500)).await;
@@ -73,9 +66,7 @@ async fn a_frozen_or_sleeping_tenant_receives_the_ended_sessions_when_it_wakes()
 
 #[tokio::test(start_paused = true)]
 async fn the_ended_sessions_survive_a_restart_of_the_orchestrator() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     running.controller.operations.apply(revoke(&spec, &[ENDED])).await.unwrap();
     drop(running);
     let running = simulation.controller_later(Duration::from_secs(60), SHORT_DELAYS);

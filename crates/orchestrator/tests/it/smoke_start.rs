@@ -50,8 +50,8 @@ async fn a_program_that_gets_ready_makes_a_release() {
     let engine = MemoryDriver::default();
     prepare(&engine, TenantBehavior::default()).await.unwrap();
     let calls = engine.calls();
-    let words: Vec<_> = calls.iter().filter_map(|call| call.split(' ').next()).collect();
-    assert_eq!(words, ["create", "start", "remove"]);
+    let operations: Vec<_> = calls.iter().filter_map(|call| call.split(' ').next()).collect();
+    assert_eq!(operations, ["create", "start", "remove"]);
     let env = engine.app_envs().pop().flatten();
     assert_eq!(env.map(|env| env.sealed).as_deref(), Some("sealed"), "it has the app's variables");
 }

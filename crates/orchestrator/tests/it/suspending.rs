@@ -15,16 +15,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::router::{Router, lease_error};
 use crate::support::simulation::{
-    SHORT_DELAYS, Simulation, frozen_tenant, ready_tenant, seconds, sleep_status, sleeping_tenant,
-    with_policy,
+    SHORT_DELAYS, Simulation, ready_tenant, seconds, sleep_status, sleeping_tenant, with_policy,
 };
 use crate::support::{AWAKE, Running, apply, spec};
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_tenant_freezes_and_later_is_thawed_and_stopped() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let awake = sleep_status(&running, spec.id);
     assert!(awake.awake_because[0].starts_with("The orchestrator has just started"), "{awake:?}");
     sleep(seconds(15)).await;
@@ -45,9 +42,7 @@ async fn an_idle_tenant_freezes_and_later_is_thawed_and_stopped() {
 
 #[tokio::test(start_paused = true)]
 async fn the_lease_of_a_dead_holder_expires() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let grant = router.visit(spec.id).await.unwrap();
     assert_eq!((grant.generation, grant.expires_in_ms, grant.woke), (1, 15_000, false));
@@ -60,9 +55,7 @@ async fn the_lease_of_a_dead_holder_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_in_use_stays_awake_until_its_idle_time_is_over() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     for _ in 0..12 {
@@ -121,9 +114,7 @@ async fn a_lease_request_during_a_suspend_waits_for_it_and_is_granted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_request_during_the_busy_check_cancels_the_suspend() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     // A slow engine: the suspend acquires its turn long after the decision.
     simulation
         .engine
@@ -151,9 +142,7 @@ async fn a_lease_request_during_the_busy_check_cancels_the_suspend() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owners_stop_overrides_leases_and_no_request_wakes_the_tenant() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let stopped = running.controller.operations.stop(spec.id).await.unwrap();
@@ -208,9 +197,7 @@ async fn the_idle_time_survives_a_restart_and_nothing_sleeps_for_one_lease_durat
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_with_an_unhealthy_service_is_served_after_a_restart() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     simulation
         .engine
         .set_behavior(spec.id, TenantBehavior { ready_after: None, ..TenantBehavior::default() });
@@ -232,9 +219,7 @@ fn backup() -> BusyList {
 
 #[tokio::test(start_paused = true)]
 async fn declared_work_keeps_a_tenant_awake_up_to_its_policys_limit() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     simulation.engine.set_busy_list(spec.id, Ok(backup()));
     sleep(seconds(60)).await;
     running.until_phase(spec.id, Phase::Ready).await;
@@ -304,9 +289,7 @@ async fn a_busy_tenant_stays_awake_however_many_checks_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_whose_busy_check_failed_locally_stays_awake() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let error = BusyError::Local("Too many open files".to_owned());
     simulation.engine.set_busy_list(spec.id, Err(error));
     sleep(seconds(60)).await;
@@ -320,9 +303,7 @@ async fn a_tenant_whose_busy_check_failed_locally_stays_awake() {
 
 #[tokio::test(start_paused = true)]
 async fn work_declared_right_before_a_freeze_prevents_the_stop() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let backup = r#"{"busy":[{"reason":"backup","owner":"core","until":"2099-01-01T00:00:00Z"}]}"#;
     simulation.engine.set_busy_list(spec.id, Ok(serde_json::from_str(backup).unwrap()));
     running.until_phase(spec.id, Phase::Ready).await;
@@ -339,9 +320,7 @@ async fn work_declared_right_before_a_freeze_prevents_the_stop() {
 
 #[tokio::test(start_paused = true)]
 async fn an_apply_to_a_frozen_or_sleeping_tenant_does_not_wake_it() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let never = Policy { sleep_after_seconds: Some(0), ..Policy::default() };
     let kept = running.controller.operations.apply(with_policy(&spec, never)).await.unwrap();
     assert_eq!((kept.phase, sleep_status(&running, spec.id).sleeps_at), (Phase::Frozen, None));
@@ -363,9 +342,7 @@ async fn an_apply_to_a_frozen_or_sleeping_tenant_does_not_wake_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_applies_at_once_and_an_older_one_does_not_replace_it() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     simulation
         .engine
         .set_behavior(spec.id, TenantBehavior { engine: seconds(20), ..TenantBehavior::default() });
@@ -391,9 +368,7 @@ async fn a_policy_applies_at_once_and_an_older_one_does_not_replace_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deleted_tenant_is_unknown_and_has_no_state_file() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let (waited, gone) =
         tokio::join!(router.visit(spec.id), running.controller.operations.delete(spec.id));
@@ -406,9 +381,7 @@ async fn a_deleted_tenant_is_unknown_and_has_no_state_file() {
 
 #[tokio::test(start_paused = true)]
 async fn a_state_file_is_not_written_with_every_renewal() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let written = || {

@@ -247,7 +247,7 @@ async fn only_a_tenant_that_rests_is_exported_and_it_stays_as_it_is() {
     }
 }
 
-/// What ran in between may have changed the files.
+/// A process that ran in between may have changed the files.
 #[tokio::test(start_paused = true)]
 async fn the_last_start_tells_whether_a_tenant_ran() {
     let (simulation, spec) = (Simulation::new(), spec("acme", ""));
@@ -347,7 +347,7 @@ async fn a_delete_ends_transfers() {
     let late = operations.import_volumes(spec.id, LIMIT, pieces(large())).await.unwrap_err();
     assert_eq!(late.code, DriverErrorCode::TenantDeleted);
 
-    // One that waits for its writer.
+    // This import waits for its writer.
     let other = crate::support::spec("globex", "");
     let importing = tokio::spawn({
         let operations = running.controller.operations.clone();

@@ -20,9 +20,7 @@ use crate::support::simulation::{
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_requests_thaw_a_frozen_tenant_once() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let requests = (0..50).map(|_| router.request(spec.id, RequestIntent::Background, 1_000));
     let grants = join_all(requests).await;
@@ -34,9 +32,7 @@ async fn concurrent_requests_thaw_a_frozen_tenant_once() {
 
 #[tokio::test(start_paused = true)]
 async fn the_phase_and_the_wake_that_led_to_it_are_published_together() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let feed = running.controller.store.feed().unwrap().clone();
     let mut changes = feed.subscribe();
     let published = async {
@@ -54,9 +50,7 @@ async fn the_phase_and_the_wake_that_led_to_it_are_published_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_responds_is_ready_before_the_thaw_call_returns() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let thawed_after = Some(Duration::from_millis(5));
     simulation
         .engine
@@ -95,9 +89,7 @@ async fn a_thaw_that_outlasts_its_wake_still_counts_against_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_tenant_that_responds_and_whose_thaw_fails_is_inspected_again() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = frozen_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_frozen(SHORT_DELAYS).await;
     let thawed_after = Some(Duration::from_millis(5));
     let script = TenantBehavior { thawed_after, refuses_thaw: true, ..TenantBehavior::default() };
     simulation.engine.set_behavior(spec.id, script);
@@ -113,9 +105,7 @@ async fn a_tenant_that_responds_and_whose_thaw_fails_is_inspected_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let grants = join_all((0..1_000).map(|_| router.visit(spec.id))).await;
     assert!(grants.iter().all(|grant| grant.as_ref().unwrap().woke));
@@ -131,9 +121,7 @@ async fn a_thousand_concurrent_requests_start_a_sleeping_tenant_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_background_request_wakes_a_sleeping_tenant_only_by_policy() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let response = lease_error(router.request(spec.id, RequestIntent::Background, 1_000).await);
     assert_eq!((response.0, response.1), (409, "wake_required"));
@@ -181,9 +169,7 @@ async fn wakes_beyond_the_queue_are_refused_with_a_position_and_a_retry_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_wake_gives_a_reason_and_the_tenant_sleeps() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     simulation
         .engine
@@ -258,8 +244,7 @@ async fn a_wake_does_not_wait_for_operations_on_other_tenants() {
 
 #[tokio::test(start_paused = true)]
 async fn an_exit_and_a_readiness_timeout_after_a_wake_are_different_errors() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
+    let (simulation, running) = Simulation::start(SHORT_DELAYS);
     let (dies, mute) = (sleeping_tenant(&running).await, sleeping_tenant(&running).await);
     let router = Router::new(&running.controller);
     let exits_after = Some((Duration::from_millis(5), 7));
@@ -283,9 +268,7 @@ async fn an_exit_and_a_readiness_timeout_after_a_wake_are_different_errors() {
 
 #[tokio::test(start_paused = true)]
 async fn a_container_paused_by_another_program_is_thawed_by_a_request() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = ready_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_ready(SHORT_DELAYS).await;
     simulation.engine.pause_externally(spec.id);
     running.until_phase(spec.id, Phase::Frozen).await;
     let router = Router::new(&running.controller);
@@ -295,9 +278,7 @@ async fn a_container_paused_by_another_program_is_thawed_by_a_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wake_recreates_a_missing_or_outdated_container() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     simulation.engine.remove_externally(spec.id);
     running.until(spec.id, |o| o.is_none()).await;
@@ -312,9 +293,7 @@ async fn a_wake_recreates_a_missing_or_outdated_container() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owners_wake_leaves_no_lease() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let seen = running.controller.sleep.wake(spec.id).await.unwrap();
     assert_eq!(seen.phase, Phase::Sleeping, "the watch reports the outcome");
     running.until_phase(spec.id, Phase::Ready).await;
@@ -326,9 +305,7 @@ async fn an_owners_wake_leaves_no_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn wake_progress_reports_each_step() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let steps = running.controller.sleep.wake_progress(spec.id).unwrap();
     let watching = tokio::spawn(steps.map(|progress| progress.step).collect::<Vec<_>>());
     tokio::task::yield_now().await;
@@ -360,9 +337,7 @@ async fn wake_progress_reports_each_step() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_responds_to_those_who_wait() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     let going = async {
         tokio::task::yield_now().await;
@@ -381,7 +356,7 @@ async fn a_request_waits_for_listing_and_wake_no_longer_than_its_limit() {
     let before = simulation.controller(SHORT_DELAYS);
     let spec = sleeping_tenant(&before).await;
     drop(before);
-    simulation.engine.disconnect("away");
+    simulation.engine.disconnect("unreachable");
     let running = simulation.controller_later(Duration::from_secs(3_600), SHORT_DELAYS);
     simulation
         .engine
@@ -399,9 +374,7 @@ async fn a_request_waits_for_listing_and_wake_no_longer_than_its_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_byte_time_counts_once_per_wake() {
-    let simulation = Simulation::new();
-    let running = simulation.controller(SHORT_DELAYS);
-    let spec = sleeping_tenant(&running).await;
+    let (_simulation, running, spec) = Simulation::with_sleeping(SHORT_DELAYS).await;
     let router = Router::new(&running.controller);
     router.visit(spec.id).await.unwrap();
     let before = sleep_status(&running, spec.id).last_wake.unwrap();

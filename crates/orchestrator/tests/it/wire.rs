@@ -305,7 +305,7 @@ async fn health_readiness_and_metrics() {
     assert_eq!(get("/healthz").await.status, 200);
     assert_eq!(get("/readyz").await.status, 200);
     assert!(get("/metrics").await.body.contains("cial_engine_up 1"));
-    server.engine.disconnect("The container engine is not reachable: scripted outage.");
+    server.engine.disconnect("The container engine is unreachable: scripted outage.");
     server.controller.operations.resync().await;
     assert_eq!(get("/healthz").await.status, 200);
     let readiness = get("/readyz").await;

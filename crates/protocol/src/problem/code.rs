@@ -5,17 +5,17 @@ use std::fmt;
 
 macro_rules! codes {
     ($($name:ident = $text:literal [$($status:literal),+] $title:literal $means:literal $remedy:literal,)+) => {
-        /// The code of a [`Problem`](super::Problem): a stable word by which a client decides.
+        /// The code of a [`Problem`](super::Problem): a stable name by which a client decides.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
             $(#[doc = $means] $name,)+
         }
 
         impl Code {
-            /// Every code, in the order of the words.
+            /// Every code, in the order of the names.
             pub const ALL: &'static [Self] = &[$(Self::$name,)+];
 
-            /// The word on the wire.
+            /// The name on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)+ }
             }
@@ -556,9 +556,9 @@ impl Code {
         self.statuses()[0]
     }
 
-    /// The code with this word. `None` for a word of another release.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|code| code.as_str() == word)
+    /// The code with this name. `None` for a name of another release.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == name)
     }
 
     /// The path of the admin's page about the code.

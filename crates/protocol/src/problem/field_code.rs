@@ -6,7 +6,7 @@ use super::Code;
 
 macro_rules! field_codes {
     ($($name:ident = $text:literal $means:literal,)+) => {
-        /// The code of a [`FieldError`](super::FieldError): a stable word by which a client decides.
+        /// The code of a [`FieldError`](super::FieldError): a stable name by which a client decides.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum FieldCode {
             $(#[doc = $means] $name,)+
@@ -15,10 +15,10 @@ macro_rules! field_codes {
         }
 
         impl FieldCode {
-            /// Every code that is not also a problem's, with its meaning, in the order of the words.
+            /// Every code that is not also a problem's, with its meaning, in the order of the names.
             pub const MEANINGS: &'static [(Self, &'static str)] = &[$((Self::$name, $means),)+];
 
-            /// The word on the wire.
+            /// The name on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)+
@@ -63,9 +63,9 @@ field_codes! {
 }
 
 impl FieldCode {
-    /// The code of a field with this word. `None` for a word of another release, and for a problem's.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::MEANINGS.iter().map(|(code, _)| *code).find(|code| code.as_str() == word)
+    /// The code of a field with this name. `None` for a name of another release, and for a problem's.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::MEANINGS.iter().map(|(code, _)| *code).find(|code| code.as_str() == name)
     }
 }
 
@@ -86,14 +86,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_unique_words_in_order() {
+    fn codes_are_unique_names_in_order() {
         for pair in FieldCode::MEANINGS.windows(2) {
             assert!(pair[0].0.as_str() < pair[1].0.as_str(), "{} before {}", pair[0].0, pair[1].0);
         }
         for (code, _) in FieldCode::MEANINGS {
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
-            assert_eq!(Code::from_word(code.as_str()), None, "{code} is a problem's");
-            assert_eq!(FieldCode::from_word(code.as_str()), Some(*code));
+            assert_eq!(Code::parse(code.as_str()), None, "{code} is a problem's");
+            assert_eq!(FieldCode::parse(code.as_str()), Some(*code));
         }
     }
 }

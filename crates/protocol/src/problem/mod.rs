@@ -24,8 +24,8 @@ pub struct Problem {
     pub status: u16,
     /// A sentence for the caller.
     pub detail: String,
-    /// The word of a [`Code`]. The type is a string, because a service of another release may send
-    /// an unknown word.
+    /// The name of a [`Code`]. The type is a string, because a service of another release may send
+    /// an unknown name.
     pub code: String,
     pub request_id: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -37,7 +37,7 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     pub field: String,
-    /// The word of a [`FieldCode`], as a string like the code of a problem.
+    /// The name of a [`FieldCode`], as a string like the code of a problem.
     pub code: String,
     pub message: String,
 }

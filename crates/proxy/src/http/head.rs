@@ -482,8 +482,8 @@ fn parse_error(error: httparse::Error, bytes: &[u8]) -> ProxyError {
 /// Whether the request line is well-formed except for an unsupported version.
 fn names_version(bytes: &[u8]) -> bool {
     let line = bytes.split(|b| *b == b'\r').next().unwrap_or_default();
-    let mut words = line.split(|b| *b == b' ').skip(2);
-    match (words.next(), words.next()) {
+    let mut parts = line.split(|b| *b == b' ').skip(2);
+    match (parts.next(), parts.next()) {
         (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
             major.is_ascii_digit() && minor.is_ascii_digit()
         }

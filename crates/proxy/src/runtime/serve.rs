@@ -24,7 +24,7 @@ use crate::settings::Settings;
 const BACKLOG: i32 = 4_096;
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// The time from one eviction to the next while no seat is left.
+/// The time from one eviction to the next while the limit is reached.
 const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Serves on this thread until `stop`, then drains: no new connections, requests in progress finish with
@@ -170,7 +170,7 @@ async fn accept<P: Policy>(
             Ok(accepted) => {
                 tokio::select! {
                     biased;
-                    () = wait_for_seat(&worker, limit) => {}
+                    () = wait_for_capacity(&worker, limit) => {}
                     () = stop.cancelled() => {}
                 }
                 if worker.connections.count() <= limit {
@@ -204,8 +204,8 @@ async fn accept<P: Policy>(
     }
 }
 
-/// Waits until a seat is free. While none is, the clients that are silent for the longest time make room.
-async fn wait_for_seat<P>(worker: &Worker<P>, limit: usize) {
+/// Waits until a connection may be accepted. Meanwhile the clients that are silent for the longest time make room.
+async fn wait_for_capacity<P>(worker: &Worker<P>, limit: usize) {
     if worker.connections.count() > limit {
         worker.settings.stats.count_accept_pause();
     }
@@ -225,8 +225,8 @@ fn serve_client<P: Policy>(
     index: usize,
 ) {
     let peer = Peer { address, listener: index };
-    let seat = worker.policy.client_key(&peer).map(|client| worker.take_client_seat(client));
-    if let Some(None) = seat {
+    let permit = worker.policy.client_key(&peer).map(|client| worker.acquire_client_permit(client));
+    if let Some(None) = permit {
         // Dropping the connection closes it.
         return worker.settings.stats.count_refused();
     }
@@ -234,7 +234,7 @@ fn serve_client<P: Policy>(
     // The task is tiny: the state of a connection, and later of a tunnel, lives in boxes whose memory is reused.
     let connection = Box::pin(crate::connection::run(worker.clone(), client, peer, guard));
     spawn_local(async move {
-        let _seat = seat;
+        let _permit = permit;
         let tunnel = connection.await;
         if let Some(mut tunnel) = tunnel {
             poll_fn(|cx| tunnel.poll(cx)).await;

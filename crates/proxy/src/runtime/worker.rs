@@ -71,13 +71,13 @@ pub(crate) struct ConnectionCount {
     stats: Arc<Stats>,
 }
 
-/// A seat of one client while it is held.
-pub(crate) struct ClientSeat<P> {
+/// Counts one connection of a client while it is held.
+pub(crate) struct ClientPermit<P> {
     worker: Rc<Worker<P>>,
     client: IpAddr,
 }
 
-impl<P> Drop for ClientSeat<P> {
+impl<P> Drop for ClientPermit<P> {
     fn drop(&mut self) {
         let mut clients = self.worker.clients.borrow_mut();
         if let Some(taken) = clients.get_mut(&self.client) {
@@ -89,7 +89,7 @@ impl<P> Drop for ClientSeat<P> {
     }
 }
 
-/// One in this many connections is closed at once when no seat is left, so that a search serves many new clients.
+/// One in this many connections is closed at once when the limit is reached, so that a search serves many new clients.
 const EVICTED_SHARE: usize = 64;
 
 /// Counts one connection or tunnel while it is held.
@@ -120,7 +120,7 @@ impl<P> Worker<P> {
         })
     }
 
-    /// Makes room when no seat or no descriptor is left: closes idle upstream connections, and the clients that are
+    /// Makes room when no connection or no descriptor is left: closes idle upstream connections, and the clients that are
     /// silent for the longest time.
     pub(crate) fn free_descriptors(&self) {
         self.pool.close_all();
@@ -133,15 +133,18 @@ impl<P> Worker<P> {
         self.settings.stats.count_evicted(evicted);
     }
 
-    /// Takes a seat of a client. Returns `None` when the client has all the seats that it may have.
-    pub(crate) fn take_client_seat(self: &Rc<Self>, client: IpAddr) -> Option<ClientSeat<P>> {
+    /// Counts a connection of a client. Returns `None` when the client has as many as it may have.
+    pub(crate) fn acquire_client_permit(
+        self: &Rc<Self>,
+        client: IpAddr,
+    ) -> Option<ClientPermit<P>> {
         let mut clients = self.clients.borrow_mut();
         let taken = clients.entry(client).or_default();
         if *taken >= self.settings.max_connections_per_client {
             return None;
         }
         *taken += 1;
-        Some(ClientSeat { worker: self.clone(), client })
+        Some(ClientPermit { worker: self.clone(), client })
     }
 
     /// Whether connections close after their next response.

@@ -207,7 +207,7 @@ fn the_longest_silent_client_makes_room_for_a_new_one() {
 }
 
 #[test]
-fn a_client_under_way_keeps_its_seat_and_a_new_one_waits() {
+fn a_client_under_way_keeps_its_connection_and_a_new_one_waits() {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
     let server = Server::play(move |conn, _| {

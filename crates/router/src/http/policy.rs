@@ -162,7 +162,7 @@ impl RouterPolicy {
             }
         }
         match availability {
-            Availability::Down => return Err(refuse(responses::not_running())),
+            Availability::NotRunning => return Err(refuse(responses::not_running())),
             Availability::Failed => return Err(refuse(responses::failed_for_good())),
             Availability::Running | Availability::Wakeable | Availability::StoppedByOwner => {}
         }
@@ -217,7 +217,7 @@ impl RouterPolicy {
         }
     }
 
-    /// `GET /health` of the bare domain. A stranger learns the status and nothing else.
+    /// `GET /health` of the bare domain. Anonymous clients learn the status and nothing else.
     fn health(&self) -> Response {
         let table = self.0.table.borrow();
         let status = if table.revision.is_some() { "ok" } else { "starting" };

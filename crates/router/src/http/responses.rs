@@ -46,7 +46,7 @@ fn carries_token(target: &str) -> bool {
     target.strip_prefix(END_PATH).is_some_and(|rest| rest.starts_with(['?', '/']))
 }
 
-/// The same response for every host without a tenant, so that a stranger learns nothing from it.
+/// The same response for every host without a tenant, so that a client learns nothing from it.
 pub(crate) fn not_found() -> Problem {
     Problem::new(Code::NotFound, "There is nothing at this address.")
 }
@@ -167,7 +167,7 @@ pub(crate) fn proxy_error(error: &ProxyError) -> Problem {
     if *error == ProxyError::MissingHost {
         return not_found();
     }
-    let code = Code::from_word(error.code()).unwrap_or(Code::Internal);
+    let code = Code::parse(error.code()).unwrap_or(Code::Internal);
     Problem::new(code, error.public_detail())
 }
 

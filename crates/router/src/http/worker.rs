@@ -57,7 +57,7 @@ pub(crate) struct RequestContext {
     pub(crate) origin: Option<Origin>,
 }
 
-/// What the edge must know about signing in, for one request.
+/// The sign-in policy that the edge enforces for one request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SignIn {
     Optional,

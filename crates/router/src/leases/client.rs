@@ -90,7 +90,7 @@ pub(crate) fn classify_error(error: &CallError) -> LeaseCallError {
         }
         CallError::Refused(problem) => problem,
     };
-    LeaseCallError::Refused(match Code::from_word(&problem.code) {
+    LeaseCallError::Refused(match Code::parse(&problem.code) {
         Some(Code::TenantStopped) => LeaseError::Stopped,
         Some(Code::TenantNotRunning | Code::NoSuchTenant) => LeaseError::NotRunning,
         Some(Code::WakeRequired) => LeaseError::WakeRequired,
@@ -112,11 +112,11 @@ pub(crate) fn classify_error(error: &CallError) -> LeaseCallError {
     })
 }
 
-/// The reason of a failed wake for strangers. The orchestrator's own text names paths, images and sockets, which only
+/// The reason of a failed wake for visitors. The orchestrator's own text names paths, images and sockets, which only
 /// the owner may read.
 fn wake_failure_reason(problem: &Problem) -> &'static str {
     let kind = problem.errors.iter().find(|error| error.field == wake_failure::FIELD);
-    match kind.and_then(|error| FieldCode::from_word(&error.code)) {
+    match kind.and_then(|error| FieldCode::parse(&error.code)) {
         Some(wake_failure::REFUSED) => "It could not be started. Its owner can see why.",
         Some(wake_failure::DIED) => "It ended while it started. Its owner can see why.",
         Some(wake_failure::SLOW) => "It was started, and did not get ready in time.",

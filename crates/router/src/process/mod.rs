@@ -1,4 +1,4 @@
-//! Runs the router: threads, listeners, the parent process and its upgrades.
+//! Runs the router: threads, listeners, the parent process, and upgrades without downtime (graceful shutdown of the old process).
 
 mod admin;
 mod fd_passing;

@@ -51,7 +51,7 @@ struct Parent {
 
 /// After another process took over, each connected client may send one more request within this time.
 const IDLE_DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// One client may have one in this many of the seats of a thread.
+/// One client may have one in this many of the connections of a thread.
 const CLIENT_SHARE: usize = 4;
 /// Tunnels are closed this long before the end of a drain, so that the close frames arrive.
 const TUNNEL_CLOSE_MARGIN: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! Decides which process serves, which one starts to replace it, and which ones drain. Pure: time is an argument,
-//! processes are numbers.
+//! The state machine of a zero-downtime upgrade: which process serves, which one starts to replace it, and which ones drain
+//! (graceful shutdown). Pure: time is an argument, processes are numbers.
 
 use std::time::Duration;
 

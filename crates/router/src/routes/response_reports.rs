@@ -20,7 +20,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What app-api knows of each tenant.
+/// The counts that app-api has of each tenant.
 #[derive(Default)]
 struct Reporter {
     counted: Vec<TenantId>,
@@ -91,7 +91,7 @@ impl Reporter {
         news.collect()
     }
 
-    /// What app-api knows of this lease. The counts of another lease are another's.
+    /// Returns the counts that app-api has of this lease. The counts of another lease do not apply.
     fn known(&self, lease: &Arc<CachedLease>) -> Responses {
         let reported = self.reported.get(&lease.tenant);
         let reported = reported.filter(|reported| Arc::ptr_eq(&reported.lease, lease));

@@ -48,8 +48,8 @@ pub(crate) enum Availability {
     Wakeable,
     StoppedByOwner,
     /// The tenant should run, and no request can start it.
-    Down,
-    /// The orchestrator gave up: the tenant stays down until its owner acts.
+    NotRunning,
+    /// The orchestrator gave up: the tenant stays stopped until its owner acts.
     Failed,
 }
 
@@ -183,7 +183,7 @@ impl RouteEntry {
             }
             (Desired::Running, State::Error) => Availability::Failed,
             (Desired::Running, State::Provisioning | State::Stopped | State::Deleting) => {
-                Availability::Down
+                Availability::NotRunning
             }
         }
     }

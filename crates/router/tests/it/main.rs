@@ -1,6 +1,7 @@
 //! The router over real sockets: tenants behind unix sockets, app-api's watch over HTTP.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod connection_limits;
 mod harness;
 mod heads;
 mod identity;
@@ -14,7 +15,6 @@ mod rate;
 mod rest;
 mod restart;
 mod routing;
-mod seats;
 mod smuggled;
 #[path = "../../../proxy/tests/smuggling/mod.rs"]
 mod smuggling;

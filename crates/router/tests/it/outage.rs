@@ -1,4 +1,4 @@
-//! Tests the service while the orchestrator, or app-api, is away.
+//! Outages of the orchestrator and of app-api.
 
 use std::time::Duration;
 

@@ -135,7 +135,7 @@ fn a_request_that_an_earlier_edge_would_serve_wrongly_gets_503() {
         }
         assert_eq!(router.get(host, "/").status, 200, "an edge that knows both names");
         let leases_after = router.orchestrator().lease_requests().len();
-        assert_eq!(leases_after, leases, "a stranger's request costs nobody the lease");
+        assert_eq!(leases_after, leases, "a refused request costs nobody the lease");
     }
     assert_eq!(router.metric("cial_router_wrong_proof_total"), "0");
 }
@@ -284,7 +284,7 @@ fn the_bare_host_reports_health() {
 }
 
 #[test]
-fn a_public_installation_tells_strangers_its_status_and_nothing_else() {
+fn a_public_installation_shows_anonymous_clients_its_status_and_nothing_else() {
     let folder = TempDir::new("router").unwrap();
     let acme = Tenant::new(&folder, 1, "acme");
     let control = crate::harness::Control::start(1);

@@ -1,5 +1,5 @@
-//! The router serves running tenants while the control plane is away, across a restart, and after
-//! it returns with changes.
+//! The router serves running tenants during an outage of the control plane, across a restart, and when the control
+//! plane returns with changes.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

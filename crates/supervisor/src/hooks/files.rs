@@ -240,7 +240,7 @@ mod tests {
         (kept, folder)
     }
 
-    /// What a hook does to the files before it fails.
+    /// Damages the files, as a hook that fails does.
     fn damage(files: &Path) {
         fs::remove_dir_all(files.join("b")).unwrap();
         fs::remove_file(files.join("a")).unwrap();
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// What the filesystem shares counts once for each file when it is measured.
+    /// Blocks that files share count once for each file.
     #[test]
     fn a_shared_copy_counts_below_a_limit_that_is_measured() {
         let disk = SmallDisk::mount_as(Filesystem::Btrfs, "hooks-share", 256 << 20).unwrap();

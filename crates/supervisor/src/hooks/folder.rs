@@ -61,7 +61,7 @@ impl StateFolder {
         self.discard(&unfinished)?;
         let mut written = File::create_new(&unfinished)?;
         written.write_all(state.as_bytes())?;
-        // What the hook did must not be lost when its success is not.
+        // The changes of the hook must reach the disk before its success does.
         syncfs(&written)?;
         if metadata(&path)?.is_some_and(|found| found.is_dir()) {
             self.discard(&path)?;
@@ -131,7 +131,7 @@ impl StateFolder {
     fn make_bin(&self) -> io::Result<PathBuf> {
         let bins = self.entry(DISCARDED);
         own_folder(&bins)?;
-        // What could not be removed stays beside.
+        // A folder that could not be removed stays beside.
         let mut number = 0;
         loop {
             let bin = bins.join(number.to_string());
@@ -159,7 +159,7 @@ impl StateFolder {
     }
 }
 
-/// What is at `path` itself, which may be a link.
+/// Reads the metadata of `path` itself, which may be a link.
 pub(super) fn metadata(path: &Path) -> io::Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),

@@ -43,7 +43,7 @@ impl Hook {
             Self::BeforeFirstStart => &hooks.before_first_start,
             Self::Migrate => &hooks.migrate,
         };
-        command.as_deref().filter(|words| !words.is_empty())
+        command.as_deref().filter(|args| !args.is_empty())
     }
 
     fn has_succeeded(self, release: &str, known: &Succeeded) -> bool {
@@ -95,9 +95,9 @@ fn log(line: &str) {
 }
 
 /// A command in the environment and the working folder of the app, without the signal mask of this process.
-fn command(app: &AppProcess, words: &[String]) -> Command {
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env_remove(inside::START_APP).current_dir(&app.working_dir);
+fn command(app: &AppProcess, args: &[String]) -> Command {
+    let mut command = Command::new(&args[0]);
+    command.args(&args[1..]).env_remove(inside::START_APP).current_dir(&app.working_dir);
     privilege_drop::unblock_signals_of(&mut command);
     command
 }
@@ -137,7 +137,7 @@ fn run(
     signals: &Signals,
 ) -> Result<(), String> {
     let name = hook.name();
-    let Some(words) = hook.command(&app.hooks) else { return Ok(()) };
+    let Some(args) = hook.command(&app.hooks) else { return Ok(()) };
     if hook == Hook::Migrate
         && let Err(error) = folder.copy_files(share)
     {
@@ -152,7 +152,7 @@ fn run(
     }
     log(&format!("the hook {name} runs"));
     let seconds = app.hooks.timeout_seconds.unwrap_or(DEFAULT_HOOK_SECONDS);
-    let Err(why) = process::run(command(app, words), seconds, signals) else {
+    let Err(why) = process::run(command(app, args), seconds, signals) else {
         // Before that is remembered: otherwise the next start could take back what succeeded.
         return discard_copy();
     };
@@ -172,10 +172,10 @@ mod tests {
     use super::*;
 
     fn app(first: bool, migrate: bool, release: &str) -> AppProcess {
-        let words = |exists: bool| exists.then(|| vec!["true".to_owned()]);
+        let args = |exists: bool| exists.then(|| vec!["true".to_owned()]);
         let hooks = Hooks {
-            before_first_start: words(first),
-            migrate: words(migrate),
+            before_first_start: args(first),
+            migrate: args(migrate),
             timeout_seconds: None,
         };
         AppProcess {

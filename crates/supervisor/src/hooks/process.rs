@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::machine::ExitReason;
 
-/// What a hook may still do after the request to end.
+/// The time that a hook has to end after the signal.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The signals that this process reads while hooks run: the end of a hook, and the request of PID 1 to stop.

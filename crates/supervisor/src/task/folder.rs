@@ -33,7 +33,7 @@ impl WorkFolder {
 
 impl Drop for WorkFolder {
     fn drop(&mut self) {
-        // What stays is removed by the next attempt.
+        // The next attempt removes the rest.
         let _ = remove(&self.path);
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn unpack(tar: impl Read, folder: &Path) -> io::Result<()> {
     let mut archive = tar::Archive::new(tar);
     archive.set_preserve_mtime(false);
     archive.unpack(folder)?;
-    // What follows the end of the tar is padding.
+    // The rest after the end of the tar is padding.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
 }

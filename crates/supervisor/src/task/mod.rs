@@ -133,7 +133,7 @@ fn wait(
         child.kill()?;
         child.wait()?;
     }
-    // What the program left in the background ends with it.
+    // Background processes of the program end with it.
     end(id);
     // Each reader drops its sender at the end of its pipe. A process that hid from the end may hold the pipe open.
     let _ = outputs.recv_timeout(OUTPUT_TIMEOUT);

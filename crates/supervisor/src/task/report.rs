@@ -1,4 +1,4 @@
-//! What an attempt reports: messages, one on each line of standard output.
+//! The messages that an attempt reports, one on each line of standard output.
 
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};

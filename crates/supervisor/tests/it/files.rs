@@ -83,8 +83,8 @@ impl Server {
             entry.unwrap().file_name().to_str().and_then(|name| name.parse().ok())
         });
         let is_server = |pid: &i32| {
-            let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words.ends_with(command.as_bytes())
+            let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            args.ends_with(command.as_bytes())
         };
         numbers.filter(is_server).map(Pid::from_raw).collect()
     }
@@ -122,7 +122,7 @@ fn it_is_agent_without_any_capability_and_ends_with_pid_1() {
     assert_eq!(open, 4, "the listening socket and its copy, and two streams that lead nowhere");
     server.stage.signal(Signal::SIGTERM);
     assert_eq!(server.stage.end().0, Some(0));
-    // Of a process that ended and waits for its parent, the words are gone.
+    // A process that ended and waits for its parent has no arguments.
     wait_until(|| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().is_empty());
 }
 
@@ -270,7 +270,7 @@ fn a_request_that_is_none_does_no_harm() {
     // It stops to read; what it answers, if anything, is no success.
     let huge = server.send(&format!("{{\"op\":\"{}\"}}", "x".repeat(1 << 20)));
     assert!(huge.is_err() || huge.unwrap().0["reply"] == "failed");
-    // One that says nothing holds the next one up for a bounded time.
+    // A silent client delays the next one for a bounded time.
     let _silent = UnixStream::connect(&server.socket).unwrap();
     server.plant("own", "own");
     assert_eq!(server.open("own"), "opened");

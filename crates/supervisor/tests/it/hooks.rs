@@ -92,7 +92,7 @@ fn until_program(mut stage: Stage) -> Vec<String> {
     of_hooks(&lines)
 }
 
-/// What hooks print begins with this word.
+/// Selects the lines that hooks print.
 fn of_hooks(lines: &[String]) -> Vec<String> {
     let hook = |line: &String| line.strip_prefix("[platform-front] hook ").map(str::to_owned);
     lines.iter().filter_map(hook).collect()

@@ -21,7 +21,7 @@ const MAX_STATEMENT_BYTES: usize = 16 << 20;
 const MAX_RENAMED_BYTES: usize = 2 * MAX_STATEMENT_BYTES;
 /// A longer word is none that says what a statement does.
 const MAX_KEYWORD_BYTES: usize = 32;
-/// Of a row that is longer, a part is passed on before its end arrives.
+/// The most bytes of a row that are kept: a part of a longer row is passed on before its end arrives.
 const MAX_ROW_BYTES: usize = 1 << 20;
 /// The line that ends rows.
 const END_OF_ROWS: &[u8] = b"\\.\n";

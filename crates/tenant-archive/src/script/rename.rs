@@ -12,7 +12,7 @@ pub struct Renaming {
     pub to: DatabaseFacts,
 }
 
-/// What the tokens before say about the next one.
+/// The context of the next token, from the tokens before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Context {
     #[default]

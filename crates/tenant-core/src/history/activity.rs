@@ -195,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever shares a time, and whatever is added meanwhile at a later one: pages hold each entry once.
+        /// Pages hold each entry once, also with equal times and with later entries that are added meanwhile.
         #[test]
         fn pages_neither_skip_nor_repeat_an_entry(
             entries in prop::collection::vec((0..4_i64, 0..PEERS, 0..PEERS, prop::bool::ANY), 0..40),

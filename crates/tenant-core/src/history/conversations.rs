@@ -136,8 +136,8 @@ pub fn latest_turns(
     rows.collect()
 }
 
-fn author(word: &str) -> Author {
-    if word == Author::User.as_str() { Author::User } else { Author::App }
+fn author(name: &str) -> Author {
+    if name == Author::User.as_str() { Author::User } else { Author::App }
 }
 
 /// The summaries that changed after `position`, at most `limit`. A person who is no UUID has none: the control plane knows

@@ -20,9 +20,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The connection, or why there is none.
 type Opened<'a> = Result<&'a Connection, HistoryError>;
-/// Tells the caller. A write is told once the transaction around it has ended.
+/// Notifies the caller. A write is reported once the transaction around it has ended.
 type Acknowledge = Box<dyn FnOnce(Result<(), HistoryError>) + Send>;
-/// What the thread does for one caller, and how it went.
+/// The work of the thread for one caller, and its result.
 type Act = Box<dyn FnOnce(Opened<'_>) -> (Result<(), HistoryError>, Acknowledge) + Send>;
 
 struct Job {
@@ -141,7 +141,7 @@ fn perform_batch(opened: Opened<'_>, reads: Vec<Job>, writes: Vec<Job>) -> Batch
     }
 }
 
-/// Performs the writes as one transaction, each of which may fail by itself, and tells their callers.
+/// Performs the writes as one transaction, each of which may fail by itself, and notifies their callers.
 fn commit(opened: Opened<'_>, writes: Vec<Job>) -> Result<(), HistoryError> {
     let mut transaction = opened.and_then(|connection| {
         connection.execute_batch("BEGIN IMMEDIATE")?;

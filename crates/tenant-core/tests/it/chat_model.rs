@@ -132,7 +132,7 @@ async fn a_refusal_of_the_control_plane_is_the_callers_when_it_concerns_the_call
         assert_eq!(code(&refused), expected);
         let problem: Value = serde_json::from_str(refused.body()).unwrap();
         assert_eq!(problem["detail"], detail);
-        // What a person wrote is kept.
+        // The message of the person is kept.
         let kept = [message("user", "Hello", true), message("app", "", false)];
         assert_eq!(chat.stored().await, kept);
     }
@@ -158,8 +158,8 @@ async fn a_reply_that_broke_off_is_kept_as_far_as_it_arrived() {
     }
     let gateway = Gateway::new();
     let chat = gateway.chat().await;
-    let away = chat.send(&json!({ "message": "Hello" })).await;
-    assert_eq!(code(&away), "model_failed", "no socket");
+    let unreachable = chat.send(&json!({ "message": "Hello" })).await;
+    assert_eq!(code(&unreachable), "model_failed", "no socket");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{Platform, ask};
 
 #[tokio::test]
-async fn a_stranger_sees_the_tenant_and_a_fact() {
+async fn an_anonymous_visitor_sees_the_tenant_and_a_fact() {
     let platform = Platform::start("demo").await;
     let home = ask(platform.front, Method::GET, "/", &[]).await;
     assert_eq!(home.status(), StatusCode::OK);

@@ -1,5 +1,5 @@
-//! Calls of a trigger's webhook: whoever knows its address may fire it. The address holds a secret that is derived from the id of
-//! the trigger, so that a guess is refused without a look into the database.
+//! Calls of a trigger's webhook, whose address is the only credential. The address holds a secret that is derived from the id of
+//! the trigger, so that a guess is refused without a query.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Triggers: what runs a tenant's workflows by time, or by a call of an address.
+//! Triggers: they run a tenant's workflows at times, or by a call of an address.
 //!
 //! A trigger is a row of the control plane, so that one query finds what is due in all tenants: [`scheduler`]. The execution that
 //! it creates lies in the schema of its tenant like any other, with the trigger and the time as a unique key.
@@ -156,7 +156,7 @@ fn schedule_of(
 /// Checks that the workflow is there, and that the trigger has a value for each of its inputs.
 async fn check_workflow(app: &App, tenant: &Tenant, row: &TriggerRow) -> Result<(), WorkError> {
     let mut conn = open(app, tenant).await?;
-    // Postgres takes no such text, and no workflow is named so.
+    // Postgres refuses a NUL, and no workflow has one in its name.
     let name = if row.workflow.contains('\0') { "" } else { row.workflow.as_str() };
     let found = workflows::find(&mut conn, name).await?;
     let mut context = row.context.clone();
@@ -274,7 +274,7 @@ async fn fire_now(
     let recorded = async {
         anyhow::Ok(trigger::record(&mut *app.database.conn().await?, row.id, &outcome).await?)
     };
-    // The execution is there; a list shows an older fire.
+    // The execution exists; a list shows an older fire until the next one.
     if let Err(error) = recorded.await {
         tracing::warn!(tenant = %tenant.id, trigger = row.name, error = format!("{error:#}"), "recording a fire failed");
     }

@@ -1,7 +1,7 @@
 //! The times at which a trigger fires. Pure: the time is an argument.
 //!
-//! The row of a trigger holds its next time, which only grows. Whatever the clock does, a time is never planned again once the
-//! row is past it; and until then the writes of [`plan`] may be repeated from the first one on.
+//! The row of a trigger holds its next time, which only grows. A time is never planned again once the row is past it, even if the
+//! clock steps back. Until then the writes of [`plan`] may be repeated from the first one on.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub struct Schedule {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScheduleError {
-    /// The expression is none; with the reason.
+    /// The text is no cron expression, for this reason.
     Expression(String),
     UnknownZone,
 }
@@ -192,7 +192,7 @@ mod tests {
     fn a_time_zone_moves_the_times() {
         let nightly = times("30 2 * * *", "Asia/Kolkata", "2026-11-30T00:00:00Z", 2);
         assert_eq!(nightly, ["11-30 21:00", "12-01 21:00"]);
-        // A fraction of a second past a time is past it.
+        // The start is a fraction of a second after a due time.
         let after = times("0 * * * *", "UTC", "2026-11-30T01:00:00.000001Z", 1);
         assert_eq!(after, ["11-30 02:00"]);
     }
@@ -385,7 +385,7 @@ mod tests {
                     Event::Clock(seconds) => now += chrono::Duration::seconds(seconds),
                 }
             }
-            // Whatever was left: one more process, at the latest time at which anybody looked.
+            // One more process finishes the rest, at the latest time at which any process looked.
             let mut last = world.plan(&schedule, catch_up, latest);
             while !last.writes.is_empty() {
                 world.write(&mut last);

@@ -1,5 +1,5 @@
-//! Fires triggers at their times. Every replica does; a claim keeps two from firing one trigger at the same time, and the unique
-//! key of a time keeps one that lost its claim from firing it again.
+//! Fires triggers at their times, in every replica. A claim keeps two replicas from firing one trigger at the same time. The unique
+//! key of a time keeps a replica that lost its claim from firing the time again.
 //!
 //! A fire only creates an execution. Waking the tenant is up to the runner of executions, which starts as many at once as it may.
 
@@ -23,22 +23,22 @@ use crate::db::{QueryError, tenant};
 use crate::tenant::Tenant;
 use crate::work::{WorkError, executions};
 
-/// A time is due for at most this long before somebody looks.
+/// The longest time for which a due trigger waits.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Tenants for which one replica fires at once; a claim is of so many triggers at most, of each tenant a few.
 const MAX_TENANTS: usize = 64;
-/// What is claimed of one tenant fires within this time, or later: a tenant whose database is slow keeps its place no longer.
+/// Bounds the work for the claimed triggers of one tenant: a tenant whose database is slow must not keep its place.
 const FIRE_TIMEOUT: Duration = Duration::from_secs(20);
 const _: () = assert!(FIRE_TIMEOUT.as_secs() < CLAIM_LIFETIME.as_secs());
 /// Longer than the work for all triggers of one claim usually takes; the key of a time covers the rest.
 const CLAIM_LIFETIME: Duration = Duration::from_secs(60);
-/// Doubles with each failure in a row.
+/// The delay after a failure. It doubles with each failure in a row.
 const ERROR_DELAY: Duration = Duration::from_secs(10);
 const MAX_ERROR_DOUBLINGS: u32 = 5;
 /// The longest claim and the longest delay.
 const MAX_DELAY: Duration = Duration::from_secs(10 << MAX_ERROR_DOUBLINGS);
 const _: () = assert!(MAX_DELAY.as_secs() > CLAIM_LIFETIME.as_secs());
-/// Fires under way may take so long when the process stops.
+/// How long the process waits for fires under way when it stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The failure of a fire for which the platform is the reason.
 const PLATFORM_FAILURE: &str = "The platform could not run the workflow. It is tried again.";
@@ -73,7 +73,7 @@ pub async fn run(app: App) {
             Some(ended) = fires.join_next_with_id() => {
                 let id = match ended {
                     Ok((id, ())) => id,
-                    // The claims run out.
+                    // The claims expire.
                     Err(error) => {
                         tracing::error!(%error, "triggers of a tenant panicked");
                         error.id()
@@ -102,7 +102,7 @@ pub async fn run(app: App) {
             }
         }
     }
-    // What is still under way is claimed, and delayed until the claim runs out.
+    // Fires under way keep their claims, and are repeated when these expire.
     let rest = async { while fires.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(STOP_TIMEOUT, rest).await;
 }
@@ -154,7 +154,7 @@ async fn fire_all(app: App, tenant: Uuid, claimed: Vec<ClaimedTrigger>) {
     }
 }
 
-/// Leaves a trigger at its time, for later.
+/// Leaves a trigger at its time, and delays the next attempt.
 async fn delay(app: &App, row: &ClaimedTrigger, failure: &str) {
     let delay = FireDelay {
         not_before: app.clock.now() + error_delay(row.failures),
@@ -166,7 +166,7 @@ async fn delay(app: &App, row: &ClaimedTrigger, failure: &str) {
         anyhow::Ok(trigger::delay(&mut conn, row.id, row.next_fire_at, &delay).await?)
     };
     if let Err(error) = delayed.await {
-        // The claim runs out.
+        // The claim expires.
         tracing::warn!(tenant = %row.tenant_id, trigger = %row.id, error = format!("{error:#}"), "delaying a trigger failed");
     }
 }
@@ -176,10 +176,10 @@ fn error_delay(failures: i32) -> Duration {
     ERROR_DELAY * (1 << doublings)
 }
 
-/// Why a fire is tried again.
+/// The reason why a fire is retried.
 enum FireError {
     Work(WorkError),
-    /// This row alone cannot be read, with what the tenant is told.
+    /// This row alone cannot be read; the text is shown to the tenant.
     Unreadable(&'static str),
 }
 
@@ -195,7 +195,7 @@ async fn fire_due(app: &App, row: &mut ClaimedTrigger) -> Result<(), FireError> 
     let found = tenant::by_id(&mut *app.conn().await?, TenantId::new(row.tenant_id)).await;
     let found = found.map_err(ApiError::from)?;
     let Some(tenant) = found.filter(|tenant| tenant.desired != Desired::Deleted) else {
-        // The tenant goes, and its triggers with it.
+        // The tenant is being deleted, with its triggers.
         return Ok(advance(app, row, None, now, None).await.map(drop)?);
     };
     let schedule = stored_schedule(row.cron.as_deref(), row.time_zone.as_deref());
@@ -225,7 +225,7 @@ async fn fire_due(app: &App, row: &mut ClaimedTrigger) -> Result<(), FireError> 
     Ok(())
 }
 
-/// The trigger as it is now; `None` when another process is further, or somebody paused or deleted it.
+/// Reads the trigger again; `None` when another replica advanced it, or somebody paused or deleted it.
 async fn renew(app: &App, row: &ClaimedTrigger) -> Result<Option<TriggerRow>, FireError> {
     let Some(seen) = row.next_fire_at else { return Ok(None) };
     let mut conn = app.conn().await?;
@@ -237,7 +237,7 @@ async fn renew(app: &App, row: &ClaimedTrigger) -> Result<Option<TriggerRow>, Fi
     }
 }
 
-/// Moves a trigger on. `false`: another process is further, or somebody paused or deleted it.
+/// Advances a trigger. Returns `false` when another replica advanced it, or somebody paused or deleted it.
 async fn advance(
     app: &App,
     row: &mut ClaimedTrigger,
@@ -258,7 +258,7 @@ async fn advance(
 /// Creates the execution of one time. A time that can run nothing, because its workflow is paused or gone, is over.
 ///
 /// # Errors
-/// When it should be tried again.
+/// When the fire should be retried.
 async fn fire_at(
     app: &App,
     tenant: &Tenant,
@@ -276,7 +276,7 @@ async fn fire_at(
     }
 }
 
-/// Whether the same fire would be refused again, whoever tries it.
+/// Whether every replica would refuse the same fire again.
 fn is_final(error: &ApiError) -> bool {
     let codes = [
         Code::WorkflowPaused,

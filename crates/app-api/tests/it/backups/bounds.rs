@@ -1,4 +1,4 @@
-//! What a backup holds besides files, what nobody can use up, and what a wrong clock, a lost archive and a deleted tenant leave.
+//! The schema in a backup, the bounds of backups, and the effects of a wrong clock, a lost archive and a deleted tenant.
 
 use super::*;
 use crate::tenant_databases::connect_as;

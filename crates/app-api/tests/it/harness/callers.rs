@@ -22,7 +22,7 @@ pub(crate) enum Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// No session and no key; also a forged cookie, or that of an ended session.
-    Stranger,
+    Anonymous,
     /// A person with this platform role.
     Operator(&'static str),
     Member(Role, Place),
@@ -44,7 +44,7 @@ pub(crate) struct TestCaller {
 
 pub(crate) const ROLES: [Role; 3] = [Role::Read, Role::Write, Role::Admin];
 
-/// The word of a membership with this role.
+/// The name of a membership with this role.
 fn membership(role: Role) -> &'static str {
     match role {
         Role::Read => "viewer",
@@ -159,13 +159,13 @@ impl Server {
         let mut add = |name: String, kind, client: &TestClient, key: Option<String>| {
             callers.push(TestCaller { name, kind, client: client.clone(), key });
         };
-        add("nobody".into(), Kind::Stranger, &nobody, None);
+        add("nobody".into(), Kind::Anonymous, &nobody, None);
         let mut forger = nobody.clone();
         forger.cookie = Some(format!("cial_admin={}", "A".repeat(43)));
-        add("a forged cookie".into(), Kind::Stranger, &forger, None);
+        add("a forged cookie".into(), Kind::Anonymous, &forger, None);
         let signed_out = self.sign_in_as("gone", "admin", &[]).await;
         signed_out.send("POST".parse().unwrap(), "/api/auth/sign-out", &[], "").await;
-        add("an ended session".into(), Kind::Stranger, &signed_out, None);
+        add("an ended session".into(), Kind::Anonymous, &signed_out, None);
 
         add("the owner".into(), Kind::Operator("owner"), owner, None);
         for role in ["admin", "viewer"] {
@@ -176,17 +176,17 @@ impl Server {
         add("a person without rights".into(), Kind::Operator("none"), &without, None);
         for (slug, place) in [("acme", Place::Here), ("globex", Place::Elsewhere)] {
             for role in ROLES {
-                let word = membership(role);
+                let member = membership(role);
                 let client =
-                    self.sign_in_as(&format!("{slug}-{word}"), "none", &[(slug, word)]).await;
-                add(format!("a {word} of {slug}"), Kind::Member(role, place), &client, None);
+                    self.sign_in_as(&format!("{slug}-{member}"), "none", &[(slug, member)]).await;
+                add(format!("a {member} of {slug}"), Kind::Member(role, place), &client, None);
                 let key = self.key_of(Some(slug), role).await;
                 add(format!("a {role} key of {slug}"), Kind::Key(role, place), &nobody, Some(key));
                 // The person has this role, the key could do more.
-                let email = format!("{slug}-{word}@example.com");
+                let email = format!("{slug}-{member}@example.com");
                 let key = TestKey::new(Some(slug), Role::Admin);
                 let key = self.insert_key(TestKey { person: Some(&email), ..key }).await;
-                let name = format!("a login key of a {word} of {slug}");
+                let name = format!("a login key of a {member} of {slug}");
                 add(name, Kind::LoginKey(role, place), &nobody, Some(key));
             }
         }
@@ -195,15 +195,15 @@ impl Server {
             let kind = Kind::Key(role, Place::Everywhere);
             add(format!("a {role} key of all tenants"), kind, &nobody, Some(key));
         }
-        for (word, role) in [("admin", Role::Admin), ("viewer", Role::Read)] {
+        for (platform_role, role) in [("admin", Role::Admin), ("viewer", Role::Read)] {
             // Not the people above, whose sessions their keys would end.
-            let name = format!("key-{word}");
-            self.sign_in_as(&name, word, &[]).await;
+            let name = format!("key-{platform_role}");
+            self.sign_in_as(&name, platform_role, &[]).await;
             let email = format!("{name}@example.com");
             let key = TestKey { person: Some(&email), ..TestKey::new(None, role) };
             let key = self.insert_key(key).await;
             let kind = Kind::LoginKey(role, Place::Everywhere);
-            add(format!("a login key of a platform {word}"), kind, &nobody, Some(key));
+            add(format!("a login key of a platform {platform_role}"), kind, &nobody, Some(key));
         }
         add("an is_admin key".into(), Kind::AdminKey, &nobody, Some(self.admin_key().await));
 

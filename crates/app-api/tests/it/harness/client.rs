@@ -16,6 +16,7 @@ pub(crate) const EVENT_STREAM: &str = "text/event-stream";
 pub(crate) struct TestClient {
     address: SocketAddr,
     pub(crate) cookie: Option<String>,
+    key: Option<String>,
 }
 
 pub(crate) struct TestResponse {
@@ -50,7 +51,7 @@ impl TestResponse {
 
 impl TestClient {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, cookie: None }
+        Self { address, cookie: None, key: None }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -60,6 +61,11 @@ impl TestClient {
     /// A client of the same server without a cookie.
     pub(crate) fn new_client(&self) -> Self {
         Self::new(self.address)
+    }
+
+    /// A client of the same server that authenticates with this API key.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.new_client() }
     }
 
     pub(crate) async fn send(
@@ -96,6 +102,9 @@ impl TestClient {
         if let Some(cookie) = &self.cookie {
             let cookie = HeaderValue::from_bytes(cookie.as_bytes()).unwrap();
             request = request.header("cookie", cookie);
+        }
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

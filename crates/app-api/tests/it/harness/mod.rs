@@ -190,6 +190,30 @@ impl Server {
         (server, owner)
     }
 
+    /// [`Self::with_owner`], and the owner creates the tenant [`acme`].
+    pub(crate) async fn with_acme(orchestrator: FakeOrchestrator) -> (Self, TestClient) {
+        let (server, owner) = Self::with_owner(orchestrator).await;
+        owner.post("/v1/tenants", acme()).await;
+        (server, owner)
+    }
+
+    /// [`Self::with_acme`] under an obedient orchestrator, once the tenant runs.
+    pub(crate) async fn with_running_acme() -> (Self, TestClient) {
+        let (server, owner) = Self::with_acme(FakeOrchestrator::obedient()).await;
+        server.until_state("acme", protocol::State::Running).await;
+        (server, owner)
+    }
+
+    /// Replaces the owner's password by a reset link, which ends all of the owner's sessions.
+    pub(crate) async fn reset_password(&self, password: &str) {
+        let mut conn = self.database.conn().await;
+        let actor = app_api::audit::Actor::command("app-api reset-password");
+        let reset = app_api::accounts::reset_token(&mut conn, actor, EMAIL, self.now()).await;
+        let reset = reset.unwrap().unwrap();
+        let form = [("token", reset.reveal()), ("password", password)];
+        assert_eq!(self.visitor.submit("/admin/reset", &form).await.status, 303);
+    }
+
     /// Waits until the server is ready; panics when the server ends instead.
     pub(crate) async fn wait_ready(&mut self) {
         let ready = async {

@@ -22,8 +22,8 @@ impl Schemas {
 
     fn validate(&self, schema: &Value, value: &Value, at: &str) -> Vec<String> {
         let mut violations = Vec::new();
-        for (word, rule) in schema.as_object().unwrap() {
-            let fits = match word.as_str() {
+        for (keyword, rule) in schema.as_object().unwrap() {
+            let fits = match keyword.as_str() {
                 "$ref" => {
                     let name = rule.as_str().unwrap().rsplit('/').next().unwrap();
                     violations.extend(self.validate(&self.0[name], value, at));
@@ -49,9 +49,9 @@ impl Schemas {
                     ways.filter(|way| self.validate(way, value, at).is_empty()).count() == 1
                 }
                 "required" => {
-                    words(rule).all(|name| !value.is_object() || value.get(name).is_some())
+                    texts(rule).all(|name| !value.is_object() || value.get(name).is_some())
                 }
-                "type" => words(rule).any(|kind| is_of(kind, value)),
+                "type" => texts(rule).any(|kind| is_of(kind, value)),
                 "enum" => rule.as_array().unwrap().contains(value),
                 "format" => value.as_str().is_none_or(|text| is_written(rule.as_str(), text)),
                 "minimum" => value.as_i64().is_none_or(|number| number >= rule.as_i64().unwrap()),
@@ -67,17 +67,17 @@ impl Schemas {
                 other => panic!("{at}: unsupported: {other}"),
             };
             if !fits {
-                violations.push(format!("{at} is {value}, against {word} {rule}"));
+                violations.push(format!("{at} is {value}, against {keyword} {rule}"));
             }
         }
         violations
     }
 }
 
-/// One word, or a list of them.
-fn words(rule: &Value) -> impl Iterator<Item = &str> {
+/// One text, or a list of texts.
+fn texts(rule: &Value) -> impl Iterator<Item = &str> {
     let many = rule.as_array().into_iter().flatten();
-    many.chain(rule.is_string().then_some(rule)).map(|word| word.as_str().unwrap())
+    many.chain(rule.is_string().then_some(rule)).map(|text| text.as_str().unwrap())
 }
 
 fn is_of(kind: &str, value: &Value) -> bool {

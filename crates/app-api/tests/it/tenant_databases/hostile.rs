@@ -69,7 +69,7 @@ pub(crate) const ATTEMPTS: &[(&str, &str)] = &[
     ("CREATE PUBLICATION x", DENIED),
     ("CREATE SERVER x FOREIGN DATA WRAPPER y", "42704"),
     ("CREATE TABLESPACE x LOCATION '/tmp'", DENIED),
-    // What is shared with others.
+    // Objects that are shared with others.
     ("CREATE SCHEMA x", DENIED),
     ("CREATE TEMPORARY TABLE x ()", DENIED),
     ("CREATE DATABASE x", DENIED),
@@ -87,7 +87,7 @@ async fn a_tenants_role_stays_in_its_schema() {
     assert_eq!(owner.post("/v1/tenants", globex).await.status, 201);
     server.until("globex", |tenant| tenant.is_some_and(|t| t.database.is_some())).await;
     let victim = connect_as(&server, "globex").await.unwrap();
-    // What globex opens to everybody is still closed: nobody else may enter its schema.
+    // Tables that globex opens to everybody stay closed: nobody else may enter its schema.
     victim
         .batch_execute(
             "CREATE TABLE notes (text text); INSERT INTO notes VALUES ('of globex'); \

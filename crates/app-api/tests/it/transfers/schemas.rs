@@ -61,7 +61,7 @@ pub(super) const SCHEMA: &str = "
     REFRESH MATERIALIZED VIEW counted;
 ";
 
-/// What the copy must show, each a query and its only value.
+/// Queries of the copy, each with its only value.
 pub(super) const SHOWN: &[(&str, &str)] = &[
     ("SELECT sum(amount) FROM orders", "50"),
     ("SELECT t_copy.total()", "50"),
@@ -440,7 +440,7 @@ async fn a_reader_that_takes_nothing_ends_its_export() {
     server.orchestrator.volumes.lock().unwrap().insert(id, large);
     let (mut stream, mut received) = begin_export(&owner, b"200 OK", 1).await;
     server.orchestrator.volumes.lock().unwrap().insert(id, volumes(b"x"));
-    // Of one tenant there is one export at a time.
+    // A tenant has one export at a time.
     let next = eventually("the next export", TEST_TIMEOUT, async || {
         Ok(owner.get(EXPORT).await.status == 200)
     });
@@ -471,7 +471,7 @@ async fn a_tenant_that_ran_before_its_dump_began_is_not_exported() {
     server.stop().await;
 }
 
-/// Whoever holds the other end of the pipe lives.
+/// The process at the other end of the pipe lives.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_ends_pg_dump() {
     let folder = tempfile::tempdir().unwrap();

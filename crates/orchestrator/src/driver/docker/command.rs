@@ -56,11 +56,11 @@ impl DockerDriver {
         self.run_in_tenant(id, supervisor_commands::RUN, command).await
     }
 
-    /// Runs the program of PID 1 with `word`, one of [`supervisor_commands`], and what follows it.
+    /// Runs the program of PID 1 with a subcommand of [`supervisor_commands`] and the arguments of `command`.
     pub(super) async fn run_in_tenant(
         &self,
         id: TenantId,
-        word: &str,
+        subcommand: &str,
         command: &ExecCommand,
     ) -> Result<RunningCommand, DriverError> {
         let client = self.engine.client().await?;
@@ -77,7 +77,7 @@ impl DockerDriver {
         let variables = self.tenant_dirs.variables(id).map_err(|error| disk_error(&error))?;
         // The engine shows the environment of a command to nobody.
         env.extend(variables.map(|json| format!("{}={json}", inside::COMMAND_VARIABLES)));
-        let ours = [supervisor.clone(), word.to_owned()];
+        let ours = [supervisor.clone(), subcommand.to_owned()];
         let is_terminal = command.terminal.is_some();
         let created = client.create_exec(
             &container,

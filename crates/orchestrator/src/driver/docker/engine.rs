@@ -291,9 +291,10 @@ mod tests {
 
     #[test]
     fn an_engine_that_is_away_is_told_apart_from_one_that_refuses() {
-        let away = driver_error(&Error::SocketNotFoundError("/var/run/docker.sock".to_owned()));
-        assert_eq!(away.code, DriverErrorCode::EngineUnreachable);
-        assert!(away.detail.contains("/var/run/docker.sock"), "{away}");
+        let unreachable =
+            driver_error(&Error::SocketNotFoundError("/var/run/docker.sock".to_owned()));
+        assert_eq!(unreachable.code, DriverErrorCode::EngineUnreachable);
+        assert!(unreachable.detail.contains("/var/run/docker.sock"), "{unreachable}");
         let serde = serde_json::from_str::<Value>("<html>").unwrap_err();
         let json = Error::JsonDataError { message: "invalid type".to_owned(), column: 7 };
         for error in [Error::from(serde), json, Error::APIVersionParseError {}] {

@@ -27,10 +27,10 @@ const TRANSFER_TIMEOUT: Duration = Duration::from_secs(6 * 3_600);
 /// How long the engine may be silent in a transfer.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The bytes that are written between two looks at the free space of the disk.
+/// The bytes that are written between two checks of the free space.
 const CHECK_BYTES: usize = 8 << 20;
 
-/// What the container may do with the volumes.
+/// The access of the container to the volumes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
     Read,
@@ -153,7 +153,7 @@ impl DockerDriver {
         };
         let body = ContainerCreateBody {
             image: Some(self.template.image.clone()),
-            // Is never looked up.
+            // The engine never looks it up.
             entrypoint: Some(vec!["/never".to_owned()]),
             network_disabled: Some(true),
             labels: Some(self.template.own_labels()),
@@ -174,7 +174,7 @@ fn work_name(id: TenantId) -> String {
     format!("cial-volumes-{id}")
 }
 
-/// Ends a tar when the disk that it is written to has too little left, which is asked now and then.
+/// Ends a tar with an error when the disk that it is written to has too little space. The space is checked now and then.
 fn until_full(
     tar: VolumeStream,
     is_below_reserve: impl Fn() -> bool + Send + 'static,

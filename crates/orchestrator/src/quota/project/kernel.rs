@@ -13,11 +13,11 @@ use nix::libc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Membership {
     pub(super) project: u32,
-    /// What is created in the directory becomes part of the project, and nothing of another project is moved into it.
+    /// Whether new files in the directory become part of the project. Then no file of another project can be moved into it.
     pub(super) is_inherited: bool,
 }
 
-/// What the kernel counts for a project, and its limits; 0 is no limit.
+/// The use of a project as the kernel counts it, and its limits; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ProjectQuota {
     pub(super) used_bytes: u64,

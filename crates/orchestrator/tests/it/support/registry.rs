@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Install;
 
-/// What happens to a connection once so many bytes of responses went over it.
+/// The end of a connection after a number of response bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Then {
     BreaksOff,

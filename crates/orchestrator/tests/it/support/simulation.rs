@@ -35,6 +35,42 @@ impl Simulation {
         Self { engine: MemoryDriver::default(), state: TempDir::new("orchestrator").unwrap() }
     }
 
+    /// A simulation with its first controller.
+    pub(crate) fn start(settings: SleepSettings) -> (Self, Running) {
+        let simulation = Self::new();
+        let running = simulation.controller(settings);
+        (simulation, running)
+    }
+
+    /// [`Self::start`] with a tenant whose start call has returned.
+    pub(crate) async fn with_run(settings: SleepSettings) -> (Self, Running, Spec) {
+        let (simulation, running) = Self::start(settings);
+        let spec = spec("acme", "");
+        running.run(&spec).await;
+        (simulation, running, spec)
+    }
+
+    /// [`Self::start`] with a tenant that is ready.
+    pub(crate) async fn with_ready(settings: SleepSettings) -> (Self, Running, Spec) {
+        let (simulation, running) = Self::start(settings);
+        let spec = ready_tenant(&running).await;
+        (simulation, running, spec)
+    }
+
+    /// [`Self::start`] with a frozen tenant.
+    pub(crate) async fn with_frozen(settings: SleepSettings) -> (Self, Running, Spec) {
+        let (simulation, running) = Self::start(settings);
+        let spec = frozen_tenant(&running).await;
+        (simulation, running, spec)
+    }
+
+    /// [`Self::start`] with a sleeping tenant.
+    pub(crate) async fn with_sleeping(settings: SleepSettings) -> (Self, Running, Spec) {
+        let (simulation, running) = Self::start(settings);
+        let spec = sleeping_tenant(&running).await;
+        (simulation, running, spec)
+    }
+
     pub(crate) fn controller(&self, settings: SleepSettings) -> Running {
         self.controller_later(Duration::ZERO, settings)
     }
@@ -46,6 +82,11 @@ impl Simulation {
         // A new process does not know which tenants are ready.
         drop(engine.watch());
         Running::new(Controller::new(engine, self.state_dir(), epoch, settings))
+    }
+
+    /// The number of starts of all tenants.
+    pub(crate) fn starts(&self) -> usize {
+        self.engine.calls().iter().filter(|call| call.starts_with("start")).count()
     }
 
     pub(crate) fn state_dir(&self) -> StateDir {

@@ -41,6 +41,6 @@ fn codes_are_unique_words_in_order_with_error_statuses_and_titles() {
         assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{code}");
         assert!(code.statuses().iter().all(|status| (400..600).contains(status)), "{code}");
         assert!(code.title().starts_with(|c: char| c.is_ascii_uppercase()), "{code}");
-        assert_eq!(Code::from_word(code.as_str()), Some(*code));
+        assert_eq!(Code::parse(code.as_str()), Some(*code));
     }
 }

@@ -1,4 +1,4 @@
-//! Limits how many requests one client sends to one tenant, without effect on other clients and other tenants.
+//! The rate limit: bounds how many requests one client sends to one tenant, without effect on other clients and other tenants.
 
 mod bounded_states;
 

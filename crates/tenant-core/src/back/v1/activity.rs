@@ -13,7 +13,7 @@ use crate::history::activity::{self, ActivityFilter};
 
 pub(super) const PARAMETERS: [&str; 6] =
     ["peer_id", "workspace_id", "type", "limit", "before_ts", "cursor"];
-const MAX_WORD_CHARS: usize = 100;
+const MAX_TEXT_CHARS: usize = 100;
 const MAX_SUMMARY_CHARS: usize = 4_000;
 
 impl Back {
@@ -22,7 +22,7 @@ impl Back {
         let filter = ActivityFilter {
             peer_id: query.id("peer_id")?,
             workspace_id: query.id("workspace_id")?,
-            kind: query.word("type")?,
+            kind: query.short_text("type")?,
         };
         let page = query.page()?;
         let list = self.history.read(move |connection| activity::list(connection, &filter, &page));
@@ -43,9 +43,9 @@ impl Back {
 /// Checks the texts of an entry and returns its time.
 fn check(entry: &AppendActivity, now: Millis) -> Result<Millis, Box<Problem>> {
     let texts = [
-        ("type", Some(&entry.kind), 1, MAX_WORD_CHARS),
-        ("method", entry.method.as_ref(), 0, MAX_WORD_CHARS),
-        ("status", entry.status.as_ref(), 0, MAX_WORD_CHARS),
+        ("type", Some(&entry.kind), 1, MAX_TEXT_CHARS),
+        ("method", entry.method.as_ref(), 0, MAX_TEXT_CHARS),
+        ("status", entry.status.as_ref(), 0, MAX_TEXT_CHARS),
         ("summary", entry.summary.as_ref(), 0, MAX_SUMMARY_CHARS),
     ];
     for (field, text, min, max) in texts {

@@ -19,7 +19,7 @@ const BYTES: &str = "application/octet-stream";
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
 
-/// What a call takes and gives.
+/// The parameters and the responses of a call.
 struct Call {
     summary: &'static str,
     parameters: &'static [&'static str],

@@ -22,7 +22,7 @@ use super::{Back, CallError, read, respond};
 use crate::back::file_server::FileError;
 pub(in crate::back) use transfers::{MAX_TRANSFERS, Transfers};
 
-/// What is read or written at once.
+/// The size of one read or write.
 const CHUNK_BYTES: usize = 128 << 10;
 
 impl From<FileError> for CallError {

@@ -25,7 +25,7 @@ pub(super) const ROOT: &str = "/v1";
 
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// What a call does.
+/// The effect of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
     GetDescription,

@@ -12,7 +12,7 @@ use crate::channel::parse_id;
 use crate::history::Millis;
 use crate::history::page::{PageRequest, Position};
 
-const MAX_WORD_CHARS: usize = 100;
+const MAX_TEXT_CHARS: usize = 100;
 
 pub(super) struct Query<'a>(Vec<(&'a str, Cow<'a, str>)>);
 
@@ -64,10 +64,10 @@ impl<'a> Query<'a> {
         self.get(name).map(read).transpose()
     }
 
-    pub(super) fn word(&self, name: &str) -> Result<Option<String>, Box<Problem>> {
+    pub(super) fn short_text(&self, name: &str) -> Result<Option<String>, Box<Problem>> {
         let read = |value: &str| match value.chars().count() {
-            1..=MAX_WORD_CHARS => Ok(value.to_owned()),
-            _ => Err(fault(format!("{name} must have 1 to {MAX_WORD_CHARS} characters"))),
+            1..=MAX_TEXT_CHARS => Ok(value.to_owned()),
+            _ => Err(fault(format!("{name} must have 1 to {MAX_TEXT_CHARS} characters"))),
         };
         self.get(name).map(read).transpose()
     }

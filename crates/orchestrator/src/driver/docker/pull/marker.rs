@@ -1,4 +1,4 @@
-//! The name of our own that a pulled image has: from it, the repository can be read again. Pure.
+//! The marker: a name of our own that a pulled image gets, from which its repository can be read again. Pure.
 
 use protocol::InstallName;
 use protocol::images::Repository;

@@ -33,13 +33,13 @@ use super::engine::{
 };
 use crate::driver::{DriverError, DriverErrorCode, ImagePull, PullOutcome};
 
-/// The whole of a pull.
+/// Bounds a whole pull.
 const PULL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// The engine tries an address for long before it says that nobody is there.
 const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(150);
-/// Between two looks at the disk and at the progress.
+/// The time between two checks of the disk and of the progress.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a removal looks whether no container is being created, with [`CHECK_INTERVAL`] in between.
+/// How often a removal checks whether no container is being created, with [`CHECK_INTERVAL`] in between.
 const LOCK_ATTEMPTS: u32 = 20;
 
 impl DockerDriver {
@@ -168,7 +168,7 @@ impl DockerDriver {
         DriverError::new(DriverErrorCode::DiskFull, detail)
     }
 
-    /// Names the image as one that this installation pulled. An image without that name would stay for ever.
+    /// Marks the image as pulled by this installation. An image without the mark would never be removed.
     pub(super) async fn mark(
         &self,
         client: &Client,
@@ -181,7 +181,8 @@ impl DockerDriver {
         with_timeout(ACTION_TIMEOUT, client.tag_image(image_id, Some(options))).await
     }
 
-    /// Marks an image that another installation pulled as ours, too: otherwise it would go with the last release of that one.
+    /// Marks an image that another installation pulled as ours, too. Otherwise the other installation would remove it with its
+    /// last release.
     async fn share(
         &self,
         client: &Client,
@@ -234,7 +235,7 @@ impl DockerDriver {
             let of = Repository::of_listed(name);
             !is_others && of.is_some_and(|of| repositories.contains(&of))
         });
-        // The markers come last: without them nobody would know that the image is ours.
+        // The markers come last: without them the image would not count as ours.
         let markers = repositories.iter().map(|repository| {
             format!("{}:{}", marker::name(install, repository), marker::tag(image_id))
         });
@@ -247,15 +248,15 @@ impl DockerDriver {
         Ok(true)
     }
 
-    /// Sees to it that nobody wraps the image from now on. Returns nothing if somebody has, or if its removal is under way. The
-    /// removal itself may take the engine long, so that no creation of a container waits for it.
+    /// Keeps the image from being wrapped from now on. Returns `None` if the image is wrapped, or if its removal is under way.
+    /// The lock is not held for the removal itself, which may take long: no creation of a container waits for it.
     async fn begin_removal(
         &self,
         client: &Client,
         image_id: &str,
     ) -> Result<Option<Removal<'_>>, DriverError> {
         for _ in 0..LOCK_ATTEMPTS {
-            // Somebody who waits for the lock keeps all others from it.
+            // A waiting writer would block all readers of the lock.
             if let Ok(_alone) = self.wrapping.try_write() {
                 let is_wrapped = self.is_wrapped(client, image_id).await?;
                 return Ok(if is_wrapped { None } else { self.removals.begin(image_id) });

@@ -1,4 +1,4 @@
-//! What the engine's report of a pull shows: a registry that falls silent, or breaks off again and again. Pure.
+//! Reads the engine's report of a pull, and detects a registry that is silent or breaks off repeatedly. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -35,7 +35,7 @@ enum Stage {
     Done,
 }
 
-/// Why a pull is given up.
+/// The reason why a pull is given up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Interruption {
     BrokenOff { layer: String, times: u32 },
@@ -43,7 +43,7 @@ pub(super) enum Interruption {
 }
 
 impl Progress {
-    /// Notes a line of the report: `id` is the layer, if it is about one.
+    /// Records a line of the report. `id` is the layer that the line is about, if any.
     ///
     /// # Errors
     /// The registry broke off a layer too often.
@@ -90,7 +90,7 @@ impl Progress {
         summary
     }
 
-    /// Notes that time passed.
+    /// Records that time passed.
     ///
     /// # Errors
     /// The report showed nothing new for [`MAX_SILENCE`].

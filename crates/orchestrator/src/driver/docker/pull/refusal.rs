@@ -1,4 +1,4 @@
-//! Why an image was not pulled, by the engine's message: what failed, and what a person does about it. Pure.
+//! Classifies the engine's message about a failed pull: the cause, and the remedy for a person. Pure.
 
 use protocol::images::RegistryImage;
 
@@ -94,7 +94,7 @@ pub(super) fn classify(
     DriverError::new(code, detail)
 }
 
-/// A pull that we gave up.
+/// The error of a pull that this process gave up.
 pub(super) fn interrupted(image: &RegistryImage, why: &Interruption) -> DriverError {
     let host = image.host();
     let what = match why {
@@ -146,7 +146,7 @@ fn is_tls_hangup(said: &str) -> bool {
     said.contains("\"https://") && said.ends_with(": EOF")
 }
 
-/// The names of images are anybody's choice, and must not pass for the reason.
+/// Removes the image's name from the message: anybody may choose it, and it must not pass for the reason.
 fn without_names(said: &str, image: &RegistryImage) -> String {
     let repository = image.repository();
     said.replace(&repository.to_string(), "")

@@ -147,8 +147,8 @@ impl DockerDriver {
         let ((source_id, source), (overlay_id, overlay)) =
             tokio::try_join!(inspect(client, source), inspect(client, &self.template.image))?;
         let platform = |image: &ImageInspect| {
-            let word = |word: &Option<String>| word.clone().unwrap_or_default();
-            format!("{}/{}", word(&image.os), word(&image.architecture))
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            format!("{}/{}", text(&image.os), text(&image.architecture))
         };
         let (found, needed) = (platform(&source), platform(&overlay));
         if found != needed {
@@ -218,7 +218,7 @@ impl DockerDriver {
     ) -> Result<String, DriverError> {
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
-            // Is never looked up.
+            // The engine never looks it up.
             entrypoint: Some(vec!["/never".to_owned()]),
             network_disabled: Some(true),
             labels: Some(self.template.own_labels()),
@@ -241,7 +241,7 @@ impl DockerDriver {
         format!("cial-app-{}-{role}", self.template.install)
     }
 
-    /// Whether a wrapped image is made from this image: a container is made from that, or it is about to be.
+    /// Whether a wrapped image exists that is made from this image. A container uses it, or is about to.
     pub(super) async fn is_wrapped(
         &self,
         client: &Client,
@@ -292,7 +292,7 @@ fn repository_digest<'a>(
     Some(format!("{repository}@{digest}"))
 }
 
-/// Inspects an image that must exist; returns its id, too.
+/// Inspects an image that must exist, and returns the id with it.
 async fn inspect(client: &Client, name: &str) -> Result<(String, ImageInspect), DriverError> {
     let found = optional(INSPECT_TIMEOUT, client.inspect_image(name)).await?;
     let found = found.and_then(|image| Some((image.id.clone()?, image)));

@@ -44,15 +44,15 @@ impl ImageProgram {
     /// # Errors
     /// A variable or a volume of the image would reach into the platform's own.
     pub(super) fn read(config: &ImageConfig) -> Result<Self, DriverError> {
-        let words = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
+        let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
         let working_dir = config.working_dir.clone().filter(|dir| !dir.is_empty());
         let mut program = Self {
-            command: [words(&config.entrypoint), words(&config.cmd)].concat(),
+            command: [list(&config.entrypoint), list(&config.cmd)].concat(),
             working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
-            env: words(&config.env).iter().filter_map(|line| split_variable(line)).collect(),
-            ports: words(&config.exposed_ports).iter().filter_map(|port| tcp_port(port)).collect(),
+            env: list(&config.env).iter().filter_map(|line| split_variable(line)).collect(),
+            ports: list(&config.exposed_ports).iter().filter_map(|port| tcp_port(port)).collect(),
             // The engine cleans its own paths, and would take `/data/` for another folder than `/data`.
-            volumes: words(&config.volumes)
+            volumes: list(&config.volumes)
                 .iter()
                 .map(|volume| if volume == "/" { volume } else { volume.trim_end_matches('/') })
                 .map(str::to_owned)
@@ -201,8 +201,8 @@ mod tests {
         program.merge("sha256:1", app, &env).map_err(|error| error.detail)
     }
 
-    fn words(words: &[&str]) -> Vec<String> {
-        words.iter().map(|word| (*word).to_owned()).collect()
+    fn args(args: &[&str]) -> Vec<String> {
+        args.iter().map(|arg| (*arg).to_owned()).collect()
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             "Env": ["PATH=/opt/bin", "GREETING=image", "EMPTY="], "ExposedPorts": ["5000/tcp", "53/udp"],
         });
         let expected = AppProcess {
-            command: words(&["/bin/notes", "--data", "/data"]),
+            command: args(&["/bin/notes", "--data", "/data"]),
             working_dir: "/srv".to_owned(),
             env: [("PATH", "/opt/bin"), ("GREETING", "tenant"), ("EMPTY", "")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -225,21 +225,21 @@ mod tests {
         };
         assert_eq!(merged(image.clone(), &AppSpec::default()), Ok(expected.clone()));
         let app = AppSpec {
-            command: Some(words(&["/bin/other"])),
+            command: Some(args(&["/bin/other"])),
             port: Some(6000),
             health_path: Some("/up".to_owned()),
             chat: Some("/chat".to_owned()),
             ..AppSpec::default()
         };
         let expected = AppProcess {
-            command: words(&["/bin/other"]),
+            command: args(&["/bin/other"]),
             port: 6000,
             health_path: Some("/up".to_owned()),
             chat: Some("/chat".to_owned()),
             ..expected
         };
         assert_eq!(merged(image.clone(), &app), Ok(expected));
-        let hooks = Hooks { migrate: Some(words(&["up"])), ..Hooks::default() };
+        let hooks = Hooks { migrate: Some(args(&["up"])), ..Hooks::default() };
         let merged = merged(image, &AppSpec { hooks: hooks.clone(), ..app }).unwrap();
         assert_eq!((merged.hooks, merged.release.as_str()), (hooks, "sha256:1 [\"up\"]"));
     }

@@ -1,4 +1,4 @@
-//! Who replies to messages of the chat: the app's program, or the model of the installation.
+//! The handler that replies to messages of the chat: the app's program, or the model of the installation.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -131,7 +131,7 @@ impl ChatHandler {
         let Some(code) = trailers.get(PROBLEM) else {
             return if trailers.contains_key(TOKENS) { Ok(()) } else { Err(broke_off()) };
         };
-        let code = code.to_str().ok().and_then(Code::from_word).filter(|code| is_for_users(*code));
+        let code = code.to_str().ok().and_then(Code::parse).filter(|code| is_for_users(*code));
         match code {
             Some(Code::ModelFailed) | None => Err(broke_off()),
             Some(code) => {
@@ -164,5 +164,5 @@ async fn read_problem(mut parts: Parts) -> Option<(Code, String)> {
         }
     }
     let problem: Problem = serde_json::from_slice(&body).ok()?;
-    Some((Code::from_word(&problem.code)?, problem.detail))
+    Some((Code::parse(&problem.code)?, problem.detail))
 }

@@ -56,7 +56,7 @@ const STORE_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// How a reply ended.
 type Ending = Result<ChatReply, Box<Problem>>;
 
-/// What arrived so far.
+/// The part of the reply that arrived so far.
 #[derive(Default)]
 struct ReceivedReply {
     text: Utf8Text,

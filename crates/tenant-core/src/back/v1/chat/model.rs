@@ -1,4 +1,4 @@
-//! What the model reads of a conversation: its latest messages, within bounds. Pure.
+//! The context that the model receives: the latest messages of a conversation, within bounds. Pure.
 
 use protocol::history::Author;
 use protocol::model::{ModelMessage, ModelRole};

@@ -1,4 +1,4 @@
-//! A visit to a tenant that sleeps, while the orchestrator is away.
+//! A visit to a tenant that sleeps, during an outage of the orchestrator.
 
 use docker_command::InstallationObjects;
 use e2e::Browser;
@@ -20,7 +20,7 @@ pub(crate) async fn keeps_no_token_in_the_address(
         assert_eq!(browser.url().await?, site, "neither the token nor its path stays");
         assert!(!browser.source().await?.contains("e30"), "nor does the page hold it");
     }
-    browser.screenshot("8-orchestrator-away").await?;
+    browser.screenshot("8-orchestrator-outage").await?;
     docker_command::run(&["start", &orchestrator])?;
     browser.open(tenant).await?;
     browser.shows("Platform · Tenant acme").await

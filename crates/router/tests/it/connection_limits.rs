@@ -1,4 +1,4 @@
-//! Connections under a small limit of open files: seats for clients, and a shortage on the router's
+//! Connections under a small limit of open files: connections for clients, and a shortage on the router's
 //! side that is reported as such.
 
 use std::io::{Read as _, Write as _};
@@ -64,7 +64,7 @@ fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn silent_clients_beyond_the_seats_shut_nobody_out() {
+fn silent_clients_beyond_the_limit_shut_nobody_out() {
     let limited = LimitedRouter::start("localhost", 300);
     let limit = limited.metric("cial_router_connections_limit");
     assert!((32..150).contains(&limit), "{limit} clients and their tenants fit into 300 files");
@@ -86,7 +86,7 @@ fn silent_clients_beyond_the_seats_shut_nobody_out() {
 }
 
 #[test]
-fn one_address_gets_a_share_of_the_seats() {
+fn one_address_gets_a_share_of_the_connections() {
     // A public installation: on loopback everyone comes from one address.
     let limited = LimitedRouter::start("tenants.example", 300);
     let limit = usize::try_from(limited.metric("cial_router_connections_limit")).unwrap();
@@ -99,10 +99,10 @@ fn one_address_gets_a_share_of_the_seats() {
         sent.is_ok() && text.starts_with(b"HTTP/1.1 200 ")
     };
     for other in ["127.0.0.2", "127.0.0.3"] {
-        assert!(get(connect_from(other, limited.router.public)), "{other} finds a seat");
+        assert!(get(connect_from(other, limited.router.public)), "{other} is accepted");
     }
     let served = greedy.into_iter().map(get).filter(|served| *served).count();
-    assert!(served >= 1 && served <= limit / 4, "{served} of {limit} seats for one address");
+    assert!(served >= 1 && served <= limit / 4, "{served} of {limit} connections for one address");
     assert!(limited.metric("cial_router_refused_connections_total") > 0);
 }
 
