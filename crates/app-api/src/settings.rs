@@ -529,14 +529,10 @@ mod tests {
         let (good, bad) = (file("good", &format!("{key}\n")), file("bad", "cial_almost"));
         let missing = dir.path().join("missing").display().to_string();
         let read = |supplied: Option<&str>, from: Option<&str>| {
-            let lookup = |name: &str| match name {
-                "CIAL_BOOTSTRAP_KEY" => supplied.map(str::to_owned),
-                "CIAL_BOOTSTRAP_KEY_FILE" => from.map(str::to_owned),
-                _ => None,
-            };
-            let mut vars = SettingsReader::new(&lookup);
-            let source = read_bootstrap_key(&mut vars, Some(None));
-            vars.finish(|| source).map_err(|faults| faults.0.join("\n"))
+            let pairs = [("CIAL_BOOTSTRAP_KEY", supplied), ("CIAL_BOOTSTRAP_KEY_FILE", from)];
+            let set: Vec<_> =
+                pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+            read_pairs(&set, |vars| read_bootstrap_key(vars, Some(None)))
         };
         let is_supplied = |source| matches!(source, Ok(Some(bootstrap_key::Source::Supplied(_))));
         assert!(is_supplied(read(Some(&key), None)));

@@ -61,7 +61,7 @@ fn main() {
         "ratio_most": ratios[ratios.len() - 1],
         "ratio": median(ratios),
     });
-    writeln!(std::io::stdout(), "{report}").unwrap();
+    std::io::stdout().write_all(report.to_string().as_bytes()).unwrap();
 }
 
 /// Starts the edge on a thread of its own, and returns where the kernel counts that thread's CPU time.

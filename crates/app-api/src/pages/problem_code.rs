@@ -27,7 +27,7 @@ pub async fn show_code(
     params: Result<RawPathParams, RawPathParamsRejection>,
 ) -> Result<Response, ApiError> {
     let params = params.as_ref().ok();
-    let code = params.and_then(|params| path_part(params, "code")).and_then(Code::from_word);
+    let code = params.and_then(|params| path_part(params, "code")).and_then(Code::parse);
     let code =
         code.ok_or_else(|| ApiError::new(Code::NotFound, "There is no problem of this code."))?;
     let statuses =

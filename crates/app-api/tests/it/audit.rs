@@ -8,7 +8,7 @@ use axum::http::Method;
 use diesel_async::{AsyncConnection as _, RunQueryDsl as _};
 use serde_json::{Value, json};
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestDatabase, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Server, TestClient, TestDatabase};
 
 async fn entries(owner: &TestClient, query: &str) -> Vec<Value> {
     let page = owner.get(&format!("/v1/audit?{query}")).await.json();

@@ -211,7 +211,7 @@ async fn a_malformed_sign_in_and_a_page_elsewhere_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_revokes_itself() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let read = server.key_of(Some("acme"), protocol::api_keys::Role::Read).await;
     for key in [read, server.admin_key().await] {
         let client = server.visitor.with_key(&key);
@@ -389,7 +389,7 @@ async fn a_sign_in_that_yields_no_key_can_be_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_a_login_key_creates_belongs_to_its_person() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let admin = server.sign_in_as("admin", "owner", &[]).await;
     let key = login(&server, &admin, "").await;
     let new = |is_admin: bool| json!({ "name": "ci", "role": "admin", "is_admin": is_admin, "expires_in_days": 0 });
@@ -499,7 +499,7 @@ async fn a_login_key_of_a_tenant_sees_and_revokes_keys_of_that_tenant_only() {
 /// Fetches the key of a confirmed sign-in while a transaction has made `change` and not committed it, and returns how
 /// the fetch ends.
 async fn fetch_during(change: &str) -> String {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let member = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
     let begun = begin(&server, None).await;
     assert_eq!(decide(&member, &begun, "confirm", "acme").await.status, 200);

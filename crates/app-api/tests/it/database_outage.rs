@@ -149,6 +149,6 @@ async fn without_the_database_keys_are_not_admitted_and_streams_end() {
     }
     link.restore();
     server.wait_ready().await;
-    let admitted = server.visitor.send(Method::GET, "/v1/tenants/acme", &headers, "").await;
+    let admitted = program.get("/v1/tenants/acme").await;
     assert_eq!(admitted.status, 200);
 }

@@ -14,7 +14,7 @@ async fn execute(conn: &mut AsyncPgConnection, text: &str) {
 
 /// Runs `change` while a transaction that ends the sessions of mia is between their locks and those of their grants.
 async fn change_during_the_end_of_sessions(change: &'static str) {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     server.sign_in_as("mia", "viewer", &[("acme", "member")]).await;
     let database = server.database.clone();
     database
@@ -53,7 +53,7 @@ async fn a_change_of_rights_waits_for_the_end_of_a_session() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_tenant_does_not_wait_for_its_members() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     server.sign_in_as("mia", "none", &[("acme", "member")]).await;
     let mut ending = server.database.conn().await;
     execute(&mut ending, "BEGIN").await;

@@ -363,14 +363,14 @@ async fn a_tenant_is_who_its_token_says_and_sends_within_bounds() {
     let (own, other) = (models.token("acme").await, models.token("globex").await);
     let id = |token: &str| token.split_once('.').unwrap().0.to_owned();
     let proof = |token: &str| token.split_once('.').unwrap().1.to_owned();
-    let other = TenantId::new(uuid::Uuid::from_u128(7));
+    let unknown = TenantId::new(uuid::Uuid::from_u128(7));
     for token in [
         String::new(),
         id(&other),
         format!("{}.{}", id(&other), proof(&own)),
-        keys::model_token(&Secret::new("another-master-secret-0123456789"), other),
+        keys::model_token(&Secret::new("another-master-secret-0123456789"), unknown),
         // Its proof is right, and there is no such tenant.
-        keys::model_token(&Secret::new(MASTER), other),
+        keys::model_token(&Secret::new(MASTER), unknown),
     ] {
         let replied = read(models.open(&token, messages("Hello")).await).await;
         assert_eq!(replied.problem(), "401 invalid_token", "{token}");

@@ -40,7 +40,7 @@ fn public(pair: &Ed25519KeyPair) -> String {
 fn sign(pair: &Ed25519KeyPair, archive: &[u8]) -> PackageSignature {
     PackageSignature {
         public_key: pair.public_key().as_ref().try_into().unwrap(),
-        signature: pair.sign(&Sha256::digest(archive).to_vec()).as_ref().try_into().unwrap(),
+        signature: pair.sign(&Sha256::digest(archive)).as_ref().try_into().unwrap(),
     }
 }
 

@@ -100,7 +100,7 @@ async fn a_requested_restart_is_shown_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_requests_for_one_tenant_all_succeed() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     let asks = ["start", "restart", "stop"].map(|what| format!("/api/admin/tenants/acme/{what}"));
     let all = asks.iter().cycle().take(30).map(|path| owner.send(Method::POST, path, &[], ""));
     for response in futures_util::future::join_all(all).await {
@@ -350,7 +350,7 @@ async fn a_new_generation_and_a_change_do_not_wake_a_tenant() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_control_plane_continues_after_its_restart() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let server = server.restart().await;
     assert_eq!(server.row("acme").await.state, State::Provisioning);
     server.orchestrator.set_reachable(true);

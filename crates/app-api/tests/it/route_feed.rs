@@ -78,7 +78,7 @@ async fn a_tenant_is_routed_from_creation_to_deletion() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_changed_by_hand_reaches_the_router() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let mut received = watch(&server);
     until(&mut received, |r| !r.is_empty()).await;
     let is = |state: State| move |r: &[Route]| r.iter().any(|r| r.state == state);

@@ -40,7 +40,7 @@ fn part(token: &str, place: usize) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn head_and_prefetch_get_no_token() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     for (method, headers) in [
         (Method::HEAD, &[][..]),
         (Method::GET, &[("sec-purpose", "prefetch;prerender")]),
@@ -54,7 +54,7 @@ async fn head_and_prefetch_get_no_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_leads_to_where_the_tenant_begins_a_sign_in() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     for method in [Method::GET, Method::POST] {
         let opened = owner.send(method, OPEN, &[], "").await;
         assert_eq!(opened.status, 303);
@@ -64,7 +64,7 @@ async fn open_leads_to_where_the_tenant_begins_a_sign_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     for query in ["", "?nonce=", "?nonce=short", "?nonce=%22%3E%3Cscript%3E"] {
         let refused = owner.get(&format!("/admin/tenants/acme/sign-in{query}")).await;
         assert_eq!(refused.problem(), "400 invalid_query", "{query}");
@@ -78,7 +78,7 @@ async fn a_token_needs_a_browser_that_began_and_keeps_where_it_continues() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_for_the_site_on_which_the_sign_in_began() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     for (site, host) in [("tenant", "acme"), ("core", "core--acme")] {
         let signed = owner.visit(&format!("{}&site={site}", sign_in())).await;
         let there = format!("http://{host}.localhost:8080/.cial/sso?token=");
@@ -91,7 +91,7 @@ async fn a_token_is_for_the_site_on_which_the_sign_in_began() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_signed_in_comes_back_after_the_password() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (server, _) = Server::with_running_acme().await;
     let path = format!("{}&to=%2Freports%3Fyear%3D2026", sign_in());
     let asked = server.visitor.visit(&path).await;
     let login = asked.header("location").to_owned();
@@ -124,7 +124,7 @@ async fn the_longest_return_path_survives_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_carries_the_role_on_the_tenant_and_others_get_none() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (server, _) = Server::with_running_acme().await;
     for (platform, membership, role) in [
         ("none", Some("viewer"), "viewer"),
         ("none", Some("member"), "member"),
@@ -199,7 +199,7 @@ async fn a_first_membership_replaces_the_role_of_a_viewer_of_the_platform() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_token_has_its_own_id() {
-    let (server, owner) = Server::with_running_acme().await;
+    let (_server, owner) = Server::with_running_acme().await;
     assert_ne!(part(&token(&owner).await, 1)["jti"], part(&token(&owner).await, 1)["jti"]);
 }
 

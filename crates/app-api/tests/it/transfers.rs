@@ -137,7 +137,7 @@ async fn both_are_audited_and_an_archive_has_names_of_variables_alone() {
     assert_eq!(manifest["tenant"]["secrets"], json!([]));
     assert!(!unpacked(&archive).windows(SECRET.len()).any(|bytes| bytes == SECRET));
     import(&owner, "acme2", archive).await;
-    let (acme2) = (server.row("acme").await.id, server.row("acme2").await.id);
+    let (acme, acme2) = (server.row("acme").await.id, server.row("acme2").await.id);
     let exported = owner.get("/v1/audit?action=tenant.export").await.json();
     assert_eq!(exported["entries"][0]["resource"], "tenant:acme");
     assert_eq!(exported["entries"][0]["after"], json!({ "id": acme }));

@@ -661,7 +661,7 @@ async fn hundreds_of_triggers_of_one_second_fire_in_bounded_waves() {
 /// 10,000 triggers that are not due cost one search of an index, which finds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_ten_thousand_triggers_reads_an_index_alone() {
-    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
     let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
             next_fire_at, not_before, created_by, created_at) \
         SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '0 0 * * *', 'UTC', 'skip', '{}', \

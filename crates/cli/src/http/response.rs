@@ -85,8 +85,7 @@ impl Response {
         let header_id = self.header("x-request-id").unwrap_or_default();
         let request_id = Some(problem.request_id).filter(|id| !id.is_empty());
         // A server of another version may have codes that this program does not know, but knows its own.
-        let docs =
-            Code::from_word(&problem.code).map(|code| client.server.url.join(&code.page_path()));
+        let docs = Code::parse(&problem.code).map(|code| client.server.url.join(&code.page_path()));
         error.with_response(ResponseFacts {
             status: self.status.as_u16(),
             code: problem.code,

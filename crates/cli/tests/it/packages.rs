@@ -50,7 +50,7 @@ fn a_signature_of_the_digest_is_written_beside_the_file_and_sent_with_it() {
     let signature: PackageSignature = text.parse().unwrap();
     assert_eq!(to_hex(&signature.public_key), PUBLIC_KEY);
     let key = UnparsedPublicKey::new(&ED25519, signature.public_key);
-    key.verify(&Sha256::digest("BZh-bytes").to_vec(), &signature.signature).unwrap();
+    key.verify(&Sha256::digest("BZh-bytes"), &signature.signature).unwrap();
 
     let (file, signed) = (path("a.cial"), path("a.cial.sig"));
     let args = ["package", "upload", &file, "--signature", &signed, "--tenant", "acme"];

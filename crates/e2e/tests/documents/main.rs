@@ -90,12 +90,11 @@ async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Resu
 
 /// The second key replaces the first one, and nothing needs that.
 fn rotate(terminal: &mut Terminal<'_>) -> Result<()> {
-    let (start, status) = ("run --rm -T rotate-secrets start", "run --rm -T rotate-secrets status");
     for _ in 0..2 {
-        let output = terminal.run(&format!("docker compose {start}"))?;
+        let output = terminal.run("docker compose run --rm -T rotate-secrets start")?;
         output.contains("are encrypted with the new key")?;
     }
-    let output = terminal.run(&format!("docker compose {status}"))?;
+    let output = terminal.run("docker compose run --rm -T rotate-secrets status")?;
     output.contains("opens: ")?;
     output.lacks("sealed with")?;
     terminal.run("docker compose run --rm -T rotate-secrets finish")?.contains("removed ")?;

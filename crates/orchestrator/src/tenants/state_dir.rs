@@ -329,10 +329,16 @@ mod lenient {
         /// Absent in files of earlier versions.
         #[serde(default = "default_disk_bytes")]
         disk_bytes: u64,
+        #[serde(default = "default_database_bytes")]
+        database_bytes: u64,
     }
 
     fn default_disk_bytes() -> u64 {
         Limits::default().disk_bytes
+    }
+
+    fn default_database_bytes() -> u64 {
+        Limits::default().database_bytes
     }
 
     #[derive(Deserialize)]

@@ -32,6 +32,7 @@ use protocol::orchestrator::{ApplyRequest, ObservedTenant, Phase};
 use protocol::spec::Spec;
 use protocol::{InstallName, TenantId};
 use service::Secret;
+use service::sealing_keys::SealingKeys;
 pub(crate) use testkit::TempDir;
 use uuid::Uuid;
 
