@@ -1,4 +1,4 @@
-//! What a person's assertion costs a request through the edge. The figures come from a bench of the edge.
+//! The cost of a person's assertion for a request through the edge, by a bench of the edge.
 
 use anyhow::Result;
 

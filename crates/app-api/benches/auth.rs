@@ -77,7 +77,7 @@ struct Cost {
     per_second: f64,
 }
 
-/// What a request costs at saturation, by its credential.
+/// The cost of a request at saturation, by its credential.
 async fn request_cost() -> Value {
     let server = setup().await.start().await;
     let owner = server.sign_up().await;
@@ -91,7 +91,7 @@ async fn request_cost() -> Value {
             costs.push(saturate(address, credential).await);
         }
     }
-    // What disturbs a round only adds to it.
+    // A disturbance only adds to a round.
     let best = |costs: &[Cost]| {
         let least = |of: fn(&Cost) -> f64| costs.iter().map(of).fold(f64::INFINITY, f64::min);
         let rate = costs.iter().map(|cost| cost.per_second).fold(0.0, f64::max);

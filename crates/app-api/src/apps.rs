@@ -268,7 +268,7 @@ async fn find_image(
     })
 }
 
-/// What the pull of an image for a new release has done.
+/// The progress of the pull of an image for a new release.
 ///
 /// # Errors
 /// `orchestrator_unavailable`.

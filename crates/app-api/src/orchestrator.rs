@@ -51,7 +51,7 @@ pub trait Orchestrator: Send + Sync + 'static {
         request: &'a PrepareImage,
     ) -> BoxFuture<'a, Result<PreparedImage, CallError>>;
 
-    /// What the pull of an image with this name has done.
+    /// The progress of the pull of an image with this name.
     fn pull_status<'a>(&'a self, image: &'a str) -> BoxFuture<'a, Result<PullStatus, CallError>>;
 
     /// Loads the tarball of `docker save` with this SHA-256: its image is then `protocol::images::uploaded_image`.

@@ -19,7 +19,7 @@ pub struct Event {
     pub id: i64,
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     pub at: String,
-    /// What changed and how, like `tenant.changed` or `membership.created`. Later versions have further kinds.
+    /// The resource and its change, like `tenant.changed` or `membership.created`. Later versions have further kinds.
     pub kind: String,
     /// Null: the change concerns no tenant.
     pub tenant: Option<EventTenant>,
@@ -42,7 +42,7 @@ pub struct EventTenant {
     pub revision: i64,
 }
 
-/// What changed, right after the change or, where it is deleted, before. What the API shows of it is read at the API.
+/// The resource right after the change or, where it is deleted, right before. The API shows the rest of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventResource {
@@ -53,13 +53,13 @@ pub struct EventResource {
     /// The e-mail address of people, the image of a release, the release of a rollout. Absent: the person is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Of people and keys.
+    /// The role of a person or a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
     /// The app of a release or a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// Of a rollout.
+    /// The state of a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }

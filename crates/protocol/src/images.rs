@@ -433,14 +433,14 @@ pub struct RemovedImage {
     pub removed: bool,
 }
 
-/// What a pull that is under way has done. The numbers grow while the engine learns of layers.
+/// The progress of a pull. The numbers grow while the engine learns of layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullProgress {
     pub layers: u32,
     /// Those that are there, also the ones that the engine had before.
     pub layers_done: u32,
-    /// Of the layers whose size is known.
+    /// The bytes that arrived, of the layers whose size is known.
     pub bytes: u64,
     pub bytes_total: u64,
 }

@@ -55,7 +55,7 @@ pub struct PackageList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SignedBy {
-    /// Of Ed25519, in hexadecimal.
+    /// A key of Ed25519, in hexadecimal.
     pub public_key: String,
     /// The name of the key; null once the installation trusts it no more.
     pub key: Option<String>,
@@ -68,7 +68,7 @@ pub struct SignedBy {
 pub struct NewPackageKey {
     /// `^[a-z][a-z0-9_-]{0,62}$`, unique in the installation.
     pub name: String,
-    /// Of Ed25519: PEM (`BEGIN PUBLIC KEY`), or 64 hexadecimal digits.
+    /// A key of Ed25519: PEM (`BEGIN PUBLIC KEY`), or 64 hexadecimal digits.
     pub public_key: String,
 }
 
@@ -77,7 +77,7 @@ pub struct NewPackageKey {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PackageKey {
     pub name: String,
-    /// Of Ed25519, in hexadecimal.
+    /// A key of Ed25519, in hexadecimal.
     pub public_key: String,
     /// The packages of all tenants that it signed.
     pub packages: i64,

@@ -30,9 +30,9 @@ pub enum SealedColumn {
 /// How SQL reaches the texts of a column.
 struct Parts {
     table: &'static str,
-    /// What identifies a row to SQL.
+    /// The column that identifies a row.
     id: &'static str,
-    /// What identifies a row to people.
+    /// The column that names a row to people.
     name: &'static str,
     /// The id of which the purpose of the text consists.
     scope: &'static str,

@@ -56,7 +56,7 @@ impl DatabaseExcess {
     }
 }
 
-/// What a measurement of a schema leads to.
+/// The consequence of a measurement of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeStep {
     Stay,

@@ -90,7 +90,7 @@ async fn a_schema_above_its_limit_is_closed_until_the_limit_is_raised() {
     acme.batch_execute("CREATE TABLE notes (text text); INSERT INTO notes VALUES ('a')")
         .await
         .unwrap();
-    // What the role may change about itself helps nothing.
+    // The settings that the role may change for itself do not help it.
     acme.batch_execute("ALTER ROLE CURRENT_USER SET lock_timeout = '1s'").await.unwrap();
     // It may be ended before its end.
     let _ = fill(&acme).await;

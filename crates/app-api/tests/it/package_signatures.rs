@@ -154,7 +154,7 @@ async fn packages_of_a_key_that_is_deleted_stay_and_run_no_more() {
     let first = run(&server, &key).await.json()["execution_id"].clone();
     assert_eq!(until_ended(&server, &key, &first).await["state"], "succeeded");
 
-    // One that waits for its second attempt begins no further task.
+    // An execution that waits for its second attempt begins no further task.
     let second = run(&server, &key).await.json()["execution_id"].clone();
     let waits = "t_acme.cial_tasks WHERE attempts = 1 AND state = 'waiting'";
     let waiting = async {

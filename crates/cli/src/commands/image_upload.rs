@@ -26,7 +26,7 @@ const PART_BYTES: u64 = 8 << 20;
 const MAX_ATTEMPTS: u32 = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-/// Between two lines of progress.
+/// The time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Uploads a file, and returns the id of the upload.

@@ -1,4 +1,4 @@
-//! What the server pulls while a release is created: a line every few seconds on standard error.
+//! Shows the pull of a release's image: a line every few seconds on standard error.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::http::{Client, Request, Server};
 use crate::output::Output;
 
-/// Between two looks, and so between two lines.
+/// The time between two looks, and so between two lines.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// A look that takes longer is left out: the command must not wait for it after its end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(super) fn call(
     })
 }
 
-/// What a thread needs to look at a pull.
+/// The parts with which a thread looks at a pull.
 struct Look<'a> {
     server: Server,
     key: Option<String>,

@@ -14,7 +14,7 @@ use crate::output::Shape;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// # Errors
-/// The tenant does not exist, the server refuses, or standard output cannot be written. A server that is away for a moment
+/// The tenant does not exist, the server refuses, or standard output cannot be written. A server that is unreachable for a moment
 /// is waited for.
 pub(crate) fn watch(context: &Context<'_>, slug: &str, shape: &Shape) -> Result<(), CliError> {
     interrupt::quietly();

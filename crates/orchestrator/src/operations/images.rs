@@ -177,7 +177,7 @@ impl Operations {
         ShownPull { operations: self, name, meter: pull.meter.clone() }
     }
 
-    /// What the pull of an image with this name has done; `None` where none is under way.
+    /// The progress of the pull of an image with this name; `None` where none is under way.
     pub fn pull_progress(&self, name: &str) -> Option<PullProgress> {
         let image = RegistryImage::parse(name).ok().flatten()?;
         self.pull_meters().get(&image.to_string()).map(PullMeter::get)

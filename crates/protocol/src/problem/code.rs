@@ -428,12 +428,12 @@ codes! {
     TenantAwake = "tenant_awake" [409] "Tenant awake"
         "the tenant runs, or ran during its export, and only one that is stopped, sleeps or is frozen can be exported"
         "stop it, or wait until it sleeps; `cial tenants export --stop` stops it and starts it again",
-    TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
-        "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
-        "create another, with a new key",
     TenantDatabaseFull = "tenant_database_full" [409] "Database full"
         "the tenant's tables hold more than `limits.database_bytes`; nothing connects to its database"
         "raise the limit, then delete what is not needed; see [a tenant's database](../tenant-database.md#the-size)",
+    TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
+        "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
+        "create another, with a new key",
     TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",
@@ -491,12 +491,12 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type" [415] "Unsupported media type"
         "the body is of another type"
         "send JSON",
-    UploadConflict = "upload_conflict" [409] "Conflict"
-        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
-        "ask for the upload, and go on at its offset",
     UpgradeRequired = "upgrade_required" [426] "Upgrade required"
         "the path is a WebSocket"
         "connect as one",
+    UploadConflict = "upload_conflict" [409] "Conflict"
+        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
+        "ask for the upload, and go on at its offset",
     UpgradeVersion = "upgrade_version" [426] "Upgrade required"
         "WebSockets are served in version 13"
         "—",
