@@ -3,6 +3,11 @@
 
 use std::fmt;
 
+use crate::text::plain_text;
+
+/// Stands in the reference where nothing can be done.
+const NO_REMEDY: &str = "—";
+
 macro_rules! codes {
     ($($name:ident = $text:literal [$($status:literal),+] $title:literal $means:literal $remedy:literal,)+) => {
         /// The code of a [`Problem`](super::Problem): a stable name by which a client decides.
@@ -35,7 +40,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $means,)+ }
             }
 
-            /// Returns the advice to the caller, for the reference.
+            /// The advice to the caller, for the reference. A dash stands where nothing can be done.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }
             }
@@ -428,12 +433,12 @@ codes! {
     TenantAwake = "tenant_awake" [409] "Tenant awake"
         "the tenant runs, or ran during its export, and only one that is stopped, sleeps or is frozen can be exported"
         "stop it, or wait until it sleeps; `cial tenants export --stop` stops it and starts it again",
-    TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
-        "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
-        "create another, with a new key",
     TenantDatabaseFull = "tenant_database_full" [409] "Database full"
         "the tenant's tables hold more than `limits.database_bytes`; nothing connects to its database"
         "raise the limit, then delete what is not needed; see [a tenant's database](../tenant-database.md#the-size)",
+    TenantDeleted = "tenant_deleted" [410] "Tenant deleted"
+        "the tenant was deleted; also for an `Idempotency-Key` whose tenant was deleted since"
+        "create another, with a new key",
     TenantDeleting = "tenant_deleting" [409] "Tenant is being deleted"
         "the tenant is being deleted"
         "create another",
@@ -491,15 +496,15 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type" [415] "Unsupported media type"
         "the body is of another type"
         "send JSON",
-    UploadConflict = "upload_conflict" [409] "Conflict"
-        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
-        "ask for the upload, and go on at its offset",
     UpgradeRequired = "upgrade_required" [426] "Upgrade required"
         "the path is a WebSocket"
         "connect as one",
     UpgradeVersion = "upgrade_version" [426] "Upgrade required"
         "WebSockets are served in version 13"
         "—",
+    UploadConflict = "upload_conflict" [409] "Conflict"
+        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
+        "ask for the upload, and go on at its offset",
     UpstreamCutOff = "upstream_cut_off" [502] "Bad gateway"
         "the tenant broke off"
         "try again",
@@ -559,6 +564,16 @@ impl Code {
     /// The code with this name. `None` for a name of another release.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+
+    /// The meaning as plain text.
+    pub fn plain_meaning(self) -> String {
+        plain_text(self.meaning())
+    }
+
+    /// The advice to the caller as plain text; `None` where nothing can be done.
+    pub fn plain_remedy(self) -> Option<String> {
+        (self.remedy() != NO_REMEDY).then(|| plain_text(self.remedy()))
     }
 
     /// The path of the admin's page about the code.
