@@ -272,7 +272,7 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
     }
 }
 
-/// One change of each kind beside tenants, by the API.
+/// One change of each kind beside tenants, by the API, but for the end of a membership.
 async fn change_everything(server: &Server, owner: &TestClient) {
     let created = async |path: &str, body: Value| {
         let response = owner.post(path, body).await;
@@ -300,7 +300,6 @@ async fn change_everything(server: &Server, owner: &TestClient) {
     server.sign_in_as("joe", "none", &[("acme", "viewer")]).await;
     let joe = server.user("joe@example.com").await;
     ended(format!("/v1/users/{}", joe.id)).await;
-    ended(member).await;
 }
 
 /// The lists that a caller may read: a set of bits.
@@ -309,7 +308,7 @@ const MEMBERS: u8 = 2;
 const OPERATORS: u8 = 4;
 const KEYS: u8 = 8;
 
-/// The events of [`change_everything`]: kind, name and tenant, with those who see them.
+/// The events of [`change_everything`], and of the end of a membership: kind, name and tenant, with those who see them.
 const CHANGES: [(&str, u8); 16] = [
     ("invitation.created grace@example.com acme", ADMINS),
     ("invitation.deleted grace@example.com acme", ADMINS),
@@ -371,12 +370,23 @@ async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
         readers.push((name, EventReader::open(client, &headers).await, sees));
     }
     change_everything(&server, &owner).await;
-    for slug in ["acme", "globex"] {
-        rename(&owner, slug, "the end").await;
+    let rename_both = async |name: &str| {
+        for slug in ["acme", "globex"] {
+            rename(&owner, slug, name).await;
+        }
+    };
+    rename_both("changed").await;
+    let mut before = Vec::new();
+    for (_, reader, _) in &mut readers {
+        before.push(reader.until_name("changed").await);
     }
+    // From its end on, a membership gives no right to what has not been read yet.
+    let member = format!("/v1/tenants/acme/members/{}", server.user("mia@example.com").await.id);
+    assert_eq!(owner.send(Method::DELETE, &member, &[], "").await.status, 204);
+    rename_both("the end").await;
     let described = Schemas::served(&server.visitor).await;
-    for (name, reader, sees) in &mut readers {
-        let received = reader.until_name("the end").await;
+    for ((name, reader, sees), mut received) in readers.iter_mut().zip(before) {
+        received.extend(reader.until_name("the end").await);
         for event in &received {
             assert_eq!(described.violations("Event", &event.data), [""; 0], "{event:?}");
         }
