@@ -1,4 +1,4 @@
-//! The rule for a line of text that people read, names and reasons, and sizes in words. Pure.
+//! The rule for a line of text that people read, names and reasons, sizes in words, and Markdown as plain text. Pure.
 
 /// The reason for which a line is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,26 @@ pub fn describe_bytes(bytes: u64) -> String {
     let Some((size, name)) = unit else { return format!("{bytes} bytes") };
     // The rest in tenths of the unit: less than ten.
     format!("{}.{} {name}", bytes / size, bytes % size * 10 / size)
+}
+
+/// Returns a line of Markdown as plain text: of a link its text, and code without the backticks.
+pub fn plain_text(markdown: &str) -> String {
+    let (mut text, mut rest) = (String::new(), markdown);
+    while let Some((before, (label, after))) =
+        rest.split_once('[').and_then(|(before, link)| Some((before, split_link(link)?)))
+    {
+        text.extend([before, label]);
+        rest = after;
+    }
+    text.push_str(rest);
+    text.retain(|c| c != '`');
+    text
+}
+
+/// Splits behind the bracket that opens a link: its text, and what follows its target.
+fn split_link(link: &str) -> Option<(&str, &str)> {
+    let (label, target) = link.split_once("](")?;
+    Some((label, target.split_once(')')?.1))
 }
 
 const BLACK_FLAG: char = '\u{1f3f4}';
@@ -139,6 +159,17 @@ mod tests {
             "a\u{3164}b",
         ] {
             assert_eq!(check_line(&format!(" {line} "), 100), Ok(line), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn plain_text_keeps_the_text_of_links_and_code() {
+        for (markdown, text) in [
+            ("start it", "start it"),
+            ("set `A`; see [b](../b.md#c), then [d](d.md)", "set A; see b, then d"),
+            ("an [open bracket", "an [open bracket"),
+        ] {
+            assert_eq!(plain_text(markdown), text);
         }
     }
 

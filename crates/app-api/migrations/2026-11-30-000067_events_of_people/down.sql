@@ -5,7 +5,7 @@ DROP FUNCTION api_keys_event CASCADE;
 DROP FUNCTION invitations_event CASCADE;
 DROP FUNCTION memberships_event CASCADE;
 DROP FUNCTION users_event CASCADE;
-DELETE FROM events;
+TRUNCATE events;
 ALTER TABLE events
     DROP COLUMN access, DROP COLUMN person_id, DROP COLUMN tenant, DROP COLUMN resource,
     ALTER COLUMN tenant_id SET NOT NULL,

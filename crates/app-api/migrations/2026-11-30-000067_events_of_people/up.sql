@@ -1,6 +1,7 @@
 -- Changes of people, keys, invitations and apps are events, too. Each event holds what its readers need, and the role for it.
 -- A client that continues after an event of the earlier form receives `resync`.
-DELETE FROM events;
+-- TRUNCATE, whose lock keeps a replica of the earlier release from adding events before the columns are there.
+TRUNCATE events;
 ALTER TABLE events DROP CONSTRAINT events_kind_check;
 ALTER TABLE events
     DROP COLUMN slug, DROP COLUMN name, DROP COLUMN desired, DROP COLUMN state, DROP COLUMN state_since,
@@ -13,8 +14,10 @@ ALTER TABLE events
     ADD COLUMN person_id uuid,
     -- The tenant as of the commit.
     ADD COLUMN tenant    jsonb NOT NULL,
-    -- What changed, unless it is the tenant itself.
+    -- The thing that changed, unless it is the tenant itself.
     ADD COLUMN resource  jsonb NOT NULL;
+-- To find when a person joined a tenant.
+CREATE INDEX events_by_person ON events (person_id, tenant_id, id) WHERE person_id IS NOT NULL;
 
 CREATE FUNCTION tenant_in_event(tenant tenants) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('id', tenant.id, 'slug', tenant.slug, 'name', tenant.name, 'desired', tenant.desired,
@@ -36,14 +39,15 @@ BEGIN
 END $$;
 
 -- An event of something that belongs to a tenant, or to the platform where `of_tenant` is null. With its tenant everything
--- ends: `tenant.deleted` stands for that.
+-- ends, from the request to delete it on: `tenant.deleted` stands for that.
 CREATE FUNCTION add_event_beside(kind text, of_tenant uuid, access text, person_id uuid, resource jsonb)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     shown jsonb := 'null';
 BEGIN
     IF of_tenant IS NOT NULL THEN
-        SELECT tenant_in_event(tenants) INTO shown FROM tenants WHERE id = of_tenant;
+        SELECT tenant_in_event(tenants) INTO shown FROM tenants
+            WHERE id = of_tenant AND desired <> 'deleted';
         IF NOT FOUND THEN
             RETURN;
         END IF;

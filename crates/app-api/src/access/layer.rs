@@ -154,7 +154,7 @@ async fn admit(
     let refuse = ApiError::into_response;
     count_change(rule, request.method(), &principal).map_err(refuse)?;
     let found = authority::admit(app, *access, &principal, tenant).await.map_err(refuse)?;
-    let is_read_by_handler = request_body::is_streamed(request.uri().path());
+    let is_read_by_handler = request_body::is_streamed(request.method(), request.uri().path());
     if is_read_by_handler || request.method().is_safe() || request.body().is_end_stream() {
         return Ok(with_caller(rule, request, principal, found));
     }
@@ -191,7 +191,7 @@ fn with_caller(
     principal: Principal,
     found: Option<AuthorizedTenant>,
 ) -> Request {
-    if request_body::takes_long(request.uri().path()) {
+    if request_body::takes_long(request.method(), request.uri().path()) {
         let (headers, principal) = (request.headers().clone(), principal.clone());
         request.extensions_mut().insert(StillAdmitted { rule: rule.clone(), principal, headers });
     }

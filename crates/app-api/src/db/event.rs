@@ -1,8 +1,9 @@
-//! `events` and `event_head`: what changes, written by triggers at the commit of the change.
+//! `events` and `event_head`: changes, written by triggers at the commit of each change.
 
 use diesel::QueryableByName;
+use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable};
+use diesel::sql_types::{BigInt, Bool, Nullable, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use protocol::Timestamp;
 use protocol::api_keys::Role;
@@ -45,7 +46,7 @@ pub async fn bounds(conn: &mut Conn) -> QueryResult<Bounds> {
     diesel::sql_query(query).get_result(conn).await
 }
 
-/// The events that a caller may see: what any of the roles admits. The default admits none.
+/// The events that a caller may see: those that any of the roles admits. The default admits none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audience {
     /// Only events of this tenant.
@@ -84,9 +85,20 @@ pub async fn after(
         let admin = own().filter(memberships::role.eq(MemberRole::Admin.as_str()));
         let of_member = dsl::tenant_id.eq_any(own().select(memberships::tenant_id.nullable()));
         let of_admin = dsl::tenant_id.eq_any(admin.select(memberships::tenant_id.nullable()));
+        // Nobody sees what happened before they had the role. Ids decide, as the clocks of replicas differ. An event that is not
+        // kept any more precedes all that are.
+        let follows_last = |kinds: &str| {
+            sql::<Bool>("NOT EXISTS (SELECT FROM events AS began WHERE began.person_id = ")
+                .bind::<SqlUuid, _>(user)
+                .sql(" AND began.tenant_id = events.tenant_id AND began.id > events.id AND began.kind IN (")
+                .sql(kinds)
+                .sql("))")
+        };
+        let of_member = of_member.and(dsl::access.eq(Role::Read.as_str()));
+        let of_admin = of_admin.and(dsl::access.eq_any(satisfied_by(Some(limit))));
         query = query
-            .or_filter(of_member.and(dsl::access.eq(Role::Read.as_str())))
-            .or_filter(of_admin.and(dsl::access.eq_any(satisfied_by(Some(limit)))))
+            .or_filter(of_member.and(follows_last("'membership.created'")))
+            .or_filter(of_admin.and(follows_last("'membership.created', 'membership.changed'")))
             .or_filter(dsl::person_id.eq(user));
     }
     query = query.filter(dsl::id.gt(id));

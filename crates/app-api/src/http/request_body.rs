@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
+use axum::http::Method;
 use protocol::problem::Code;
 use service::api_error::ApiError;
 use tokio::time::timeout;
@@ -22,16 +23,17 @@ pub enum Bounds {
     Upload,
 }
 
-/// Whether the handler of this path reads the body itself, piece by piece, and bounds it. No such path names a tenant.
-pub fn is_streamed(path: &str) -> bool {
-    below_api(path)
-        .is_some_and(|rest| rest.starts_with("/imports/") || rest.starts_with("/image-uploads/"))
+/// Whether the handler of this request reads the body itself, piece by piece, and bounds it. No such path names a tenant.
+pub fn is_streamed(method: &Method, path: &str) -> bool {
+    let Some(rest) = below_api(path) else { return false };
+    (method == Method::POST && rest.starts_with("/imports/"))
+        || (method == Method::PUT && rest.starts_with("/image-uploads/"))
 }
 
-/// Whether the handler of this path works for so long that it checks its caller again.
-pub fn takes_long(path: &str) -> bool {
+/// Whether the handler of this request works for so long that it checks its caller again.
+pub fn takes_long(method: &Method, path: &str) -> bool {
     let is_restore = |rest: &str| rest.starts_with("/backups/") && rest.ends_with("/restore");
-    is_streamed(path) || below_api(path).is_some_and(is_restore)
+    is_streamed(method, path) || below_api(path).is_some_and(is_restore)
 }
 
 fn below_api(path: &str) -> Option<&str> {

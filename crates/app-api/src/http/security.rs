@@ -60,7 +60,7 @@ fn check(
     let length = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let limit = Bounds::of_path(uri.path()).limit();
     match length.and_then(|l| l.parse::<usize>().ok()) {
-        Some(length) if length > limit && !is_streamed(uri.path()) => Err(too_large(limit)),
+        Some(length) if length > limit && !is_streamed(method, uri.path()) => Err(too_large(limit)),
         Some(_) | None => Ok(()),
     }
 }

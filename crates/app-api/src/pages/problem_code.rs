@@ -11,16 +11,13 @@ use service::api_error::ApiError;
 use super::{Layout, page};
 use crate::http::extract::path_part;
 
-/// Stands in the reference where nothing can be done.
-const NO_REMEDY: &str = "—";
-
 #[derive(Template)]
 #[template(path = "problem_code.html")]
 struct CodePage {
     layout: Layout,
     code: Code,
     statuses: String,
-    remedy: Option<&'static str>,
+    remedy: Option<String>,
 }
 
 pub async fn show_code(
@@ -36,7 +33,7 @@ pub async fn show_code(
         layout: Layout::signed_out(code.title()),
         code,
         statuses: statuses.collect::<Vec<_>>().join(", "),
-        remedy: Some(code.remedy()).filter(|remedy| *remedy != NO_REMEDY),
+        remedy: code.plain_remedy(),
     };
     page(StatusCode::OK, &shown)
 }

@@ -7,6 +7,7 @@ use axum::http::Method;
 use diesel_async::RunQueryDsl as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use protocol::State;
 use protocol::api_keys::Role;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -271,7 +272,7 @@ async fn each_caller_receives_events_of_their_tenants_alone() {
     }
 }
 
-/// One change of each kind beside tenants, by the API.
+/// One change of each kind beside tenants, by the API, but for the end of a membership.
 async fn change_everything(server: &Server, owner: &TestClient) {
     let created = async |path: &str, body: Value| {
         let response = owner.post(path, body).await;
@@ -296,17 +297,19 @@ async fn change_everything(server: &Server, owner: &TestClient) {
     created("/v1/apps", json!({ "slug": "notes", "name": "Notes" })).await;
     created("/v1/apps/notes/releases", json!({ "image": "notes:1" })).await;
     ended("/v1/apps/notes".to_owned()).await;
-    ended(member).await;
+    server.sign_in_as("joe", "none", &[("acme", "viewer")]).await;
+    let joe = server.user("joe@example.com").await;
+    ended(format!("/v1/users/{}", joe.id)).await;
 }
 
-/// Who may list what: a set of bits for each caller.
+/// The lists that a caller may read: a set of bits.
 const ADMINS: u8 = 1;
 const MEMBERS: u8 = 2;
 const OPERATORS: u8 = 4;
 const KEYS: u8 = 8;
 
-/// The events of [`change_everything`]: kind, name and tenant, with those who see them.
-const CHANGES: [(&str, u8); 12] = [
+/// The events of [`change_everything`], and of the end of a membership: kind, name and tenant, with those who see them.
+const CHANGES: [(&str, u8); 16] = [
     ("invitation.created grace@example.com acme", ADMINS),
     ("invitation.deleted grace@example.com acme", ADMINS),
     ("membership.changed mia@example.com acme", MEMBERS),
@@ -318,12 +321,18 @@ const CHANGES: [(&str, u8); 12] = [
     ("app.created Notes ", OPERATORS),
     ("release.created notes:1 ", OPERATORS),
     ("app.deleted Notes ", OPERATORS),
+    ("user.created joe@example.com ", OPERATORS),
+    ("membership.created joe@example.com acme", MEMBERS),
+    ("user.deleted joe@example.com ", OPERATORS),
+    // Without the name of somebody who does not exist any more.
+    ("membership.deleted  acme", MEMBERS),
     ("membership.deleted mia@example.com acme", MEMBERS),
 ];
 
-/// What an event beside a tenant is about, like a line of [`CHANGES`]; `None` for one of the tenant itself.
+/// Describes an event beside a tenant like a line of [`CHANGES`]; `None` for an event of the tenant itself.
 fn change(event: &Received) -> Option<String> {
-    let name = event.data["resource"]["name"].as_str()?;
+    let name = event.data["resource"].as_object()?.get("name");
+    let name = name.and_then(Value::as_str).unwrap_or_default();
     Some(format!("{} {name} {}", event.event, event.tenant("slug")))
 }
 
@@ -335,10 +344,10 @@ async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
     }
     let vic = server.sign_in_as("vic", "viewer", &[]).await;
     let mia = server.sign_in_as("mia", "none", &[("acme", "viewer"), ("globex", "viewer")]).await;
-    let ada = server.sign_in_as("ada", "none", &[("acme", "admin")]).await;
+    let bea = server.sign_in_as("bea", "none", &[("acme", "admin")]).await;
     let eve = server.sign_in_as("eve", "none", &[("globex", "admin")]).await;
-    let of_ada = TestKey { person: Some("ada@example.com"), ..TestKey::new(None, Role::Read) };
-    let of_ada = server.insert_key(of_ada).await;
+    let of_bea = TestKey { person: Some("bea@example.com"), ..TestKey::new(None, Role::Read) };
+    let of_bea = server.insert_key(of_bea).await;
     let acme_reads = server.key_of(Some("acme"), Role::Read).await;
     let acme_admin = server.key_of(Some("acme"), Role::Admin).await;
     let all_read = server.key_of(None, Role::Read).await;
@@ -348,8 +357,8 @@ async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
         ("the owner", &owner, None, ADMINS | MEMBERS | OPERATORS | KEYS),
         ("a platform viewer", &vic, None, MEMBERS | OPERATORS),
         ("a member", &mia, None, MEMBERS),
-        ("an admin of the tenant", &ada, None, ADMINS | MEMBERS),
-        ("a login key to read of that admin", nobody, Some(&of_ada), MEMBERS),
+        ("an admin of the tenant", &bea, None, ADMINS | MEMBERS),
+        ("a login key to read of that admin", nobody, Some(&of_bea), MEMBERS),
         ("an admin of another tenant", &eve, None, 0),
         ("a key to read", nobody, Some(&acme_reads), MEMBERS),
         ("a key of an admin", nobody, Some(&acme_admin), ADMINS | MEMBERS),
@@ -361,12 +370,23 @@ async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
         readers.push((name, EventReader::open(client, &headers).await, sees));
     }
     change_everything(&server, &owner).await;
-    for slug in ["acme", "globex"] {
-        rename(&owner, slug, "the end").await;
+    let rename_both = async |name: &str| {
+        for slug in ["acme", "globex"] {
+            rename(&owner, slug, name).await;
+        }
+    };
+    rename_both("changed").await;
+    let mut before = Vec::new();
+    for (_, reader, _) in &mut readers {
+        before.push(reader.until_name("changed").await);
     }
+    // From its end on, a membership gives no right to what has not been read yet.
+    let member = format!("/v1/tenants/acme/members/{}", server.user("mia@example.com").await.id);
+    assert_eq!(owner.send(Method::DELETE, &member, &[], "").await.status, 204);
+    rename_both("the end").await;
     let described = Schemas::served(&server.visitor).await;
-    for (name, reader, sees) in &mut readers {
-        let received = reader.until_name("the end").await;
+    for ((name, reader, sees), mut received) in readers.iter_mut().zip(before) {
+        received.extend(reader.until_name("the end").await);
         for event in &received {
             assert_eq!(described.violations("Event", &event.data), [""; 0], "{event:?}");
         }
@@ -376,20 +396,109 @@ async fn people_keys_and_apps_are_followed_by_those_who_may_list_them() {
     }
 }
 
+/// Neither who left, nor who was invited, nor which keys there were.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_and_a_new_admin_see_nothing_of_before() {
+    let (server, owner) = Server::with_acme(FakeOrchestrator::unreachable()).await;
+    let invite = async |name: &str| {
+        let new = json!({ "email": format!("{name}@example.com"), "role": "viewer" });
+        assert_eq!(owner.post("/v1/tenants/acme/invitations", new).await.status, 201);
+    };
+    server.sign_in_as("bea", "none", &[("acme", "viewer")]).await;
+    server.database.sql("DELETE FROM memberships").await;
+    rename(&owner, "acme", "before").await;
+    let mia = server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
+    rename(&owner, "acme", "joined").await;
+    invite("grace").await;
+    let member = format!("/v1/tenants/acme/members/{}", server.user("mia@example.com").await.id);
+    owner.json(Method::PUT, &member, &[], json!({ "role": "admin" })).await;
+    invite("hal").await;
+    rename(&owner, "acme", "the end").await;
+    let received = EventReader::resume(&mia, "0").await.until_name("the end").await;
+    assert_eq!(
+        received.iter().filter_map(change).collect::<Vec<_>>(),
+        [
+            "user.created mia@example.com ",
+            "membership.created mia@example.com acme",
+            "membership.changed mia@example.com acme",
+            "invitation.created hal@example.com acme",
+        ]
+    );
+    let tenants = received.iter().filter(|event| event.event.starts_with("tenant."));
+    let mut names: Vec<_> = tenants.map(|event| event.tenant("name")).collect();
+    names.dedup();
+    // The reconciler may change the tenant between two names.
+    assert!(
+        matches!(names[..], ["joined", "the end"] | ["before", "joined", "the end"]),
+        "{names:?}"
+    );
+    assert!(received.iter().all(|event| event.event != "tenant.created"), "{received:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_is_followed_by_those_who_may_list_it() {
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    owner.post("/v1/apps", json!({ "slug": "notes", "name": "Notes" })).await;
+    for image in ["notes:1", "notes:2"] {
+        owner.post("/v1/apps/notes/releases", json!({ "image": image })).await;
+    }
+    let new = json!({ "slug": "acme", "name": "Acme", "app": "notes", "release": "v1" });
+    owner.post("/v1/tenants", new).await;
+    server.until_state("acme", State::Running).await;
+    let vic = server.sign_in_as("vic", "viewer", &[]).await;
+    let mia = server.sign_in_as("mia", "none", &[("acme", "admin")]).await;
+    let mut of_viewer = EventReader::open(&vic, &[]).await;
+    let mut of_member = EventReader::open(&mia, &[]).await;
+    // Waits for the tenant to sleep.
+    let idle = json!({ "release": "v2", "window": "idle" });
+    let rollout = owner.post("/v1/apps/notes/rollouts", idle).await.json();
+    for verb in ["pause", "resume", "abort"] {
+        let path = format!("/v1/apps/notes/rollouts/{}/{verb}", rollout["id"].as_str().unwrap());
+        owner.send(Method::POST, &path, &[], "").await;
+    }
+    rename(&owner, "acme", "the end").await;
+    let described = Schemas::served(&server.visitor).await;
+    let mut states = Vec::new();
+    for event in of_viewer.until_name("the end").await {
+        assert_eq!(described.violations("Event", &event.data), [""; 0], "{event:?}");
+        let resource = &event.data["resource"];
+        if resource["kind"] == "rollout" {
+            assert_eq!((&resource["app"], &resource["name"]), (&json!("notes"), &json!("v2")));
+            assert_eq!(resource["id"], rollout["id"]);
+            states.push(format!("{} {}", event.event, resource["state"].as_str().unwrap()));
+        }
+    }
+    // A new reason is a change, too.
+    states.dedup();
+    assert_eq!(
+        states,
+        [
+            "rollout.created running",
+            "rollout.changed paused",
+            "rollout.changed running",
+            "rollout.changed aborted",
+        ]
+    );
+    let seen = of_member.until_name("the end").await;
+    assert_eq!(seen.iter().filter_map(change).collect::<Vec<_>>(), [""; 0]);
+}
+
 /// With a tenant ends what belongs to it, and one event stands for all.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_tenant_is_one_event() {
-    let (server, owner) = Server::with_owner(FakeOrchestrator::unreachable()).await;
-    owner.post("/api/admin/tenants", acme()).await;
+    let (server, owner) = Server::with_acme(FakeOrchestrator::obedient()).await;
+    server.until_state("acme", State::Running).await;
     server.sign_in_as("mia", "none", &[("acme", "viewer")]).await;
     server.key_of(Some("acme"), Role::Read).await;
     let mut events = EventReader::open(&owner, &[]).await;
-    server.database.sql("DELETE FROM tenants").await;
-    server.database.sql("UPDATE users SET name = 'Mia' WHERE name = 'mia'").await;
+    let requested = owner.send(Method::DELETE, "/v1/tenants/acme", &[], "").await;
+    assert_eq!(requested.status, 202, "{}", requested.text());
     let mut deleted = events.next().await.unwrap();
     while deleted.event != "tenant.deleted" {
+        assert_eq!(deleted.event, "tenant.changed", "{deleted:?}");
         deleted = events.next().await.unwrap();
     }
+    server.database.sql("UPDATE users SET name = 'Mia' WHERE name = 'mia'").await;
     let after = events.next().await.unwrap();
     assert_eq!((after.id, after.event.as_str()), (deleted.id + 1, "user.changed"));
 }

@@ -1,9 +1,15 @@
 //! Migrations create the schema once, and the result matches the code.
 
 use app_api::db::Database;
-use diesel_async::RunQueryDsl as _;
+use diesel_async::{RunQueryDsl as _, SimpleAsyncConnection as _};
 
 use crate::harness::TestDatabase;
+
+macro_rules! events_of_people {
+    ($file:literal) => {
+        include_str!(concat!("../../migrations/2026-11-30-000067_events_of_people/", $file))
+    };
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_starts_migrate_once() {
@@ -105,4 +111,25 @@ async fn keys_that_a_persons_key_created_before_become_the_persons() {
         );
         assert_eq!(postgres.count(&key).await, 1, "{name}");
     }
+}
+
+/// A replica of the earlier release adds an event while the migration runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_the_earlier_form_does_not_stop_the_migration() {
+    let postgres = TestDatabase::new().await;
+    Database::new(&postgres.url, None).unwrap().migrate().await.unwrap();
+    let (mut replica, mut migration) = (postgres.conn().await, postgres.conn().await);
+    migration.batch_execute(events_of_people!("down.sql")).await.unwrap();
+    let add = "BEGIN; INSERT INTO events \
+        (id, at, kind, tenant_id, slug, name, desired, state, state_since, revision) VALUES \
+        (1, now(), 'tenant.created', gen_random_uuid(), 'acme', 'Acme', 'running', 'running', now(), 1)";
+    replica.batch_execute(add).await.unwrap();
+    let migrated = tokio::spawn(async move {
+        let whole = ["BEGIN;", events_of_people!("up.sql"), "COMMIT"].concat();
+        migration.batch_execute(&whole).await
+    });
+    postgres.until_blocked().await;
+    replica.batch_execute("COMMIT").await.unwrap();
+    migrated.await.unwrap().unwrap();
+    assert_eq!(postgres.count("events").await, 0);
 }

@@ -203,9 +203,12 @@ async fn every_problem_code_has_a_page_for_everybody() {
         let text = page.text();
         assert_eq!(page.status, 200, "{code}");
         assert!(text.contains(code.title()) && text.contains(&format!("<code>{code}</code>")));
+        assert!(!text.contains("](") && !text.contains('`'), "{text}");
+        assert_eq!(text.contains("What to do"), code.plain_remedy().is_some(), "{text}");
     }
-    let text = server.visitor.visit("/problems/tenant_not_found").await.text();
-    assert!(text.contains("<dd>404 Not Found</dd>") && text.contains("What to do"), "{text}");
+    let text = server.visitor.visit("/problems/backups_off").await.text();
+    assert!(text.contains("<dd>409 Conflict</dd>"), "{text}");
+    assert!(text.contains("<dd>set CIAL_BACKUP_URL; see backups</dd>"), "{text}");
     let missing = server.visitor.visit("/problems/nothing").await;
     assert_eq!(missing.status, 404);
     assert!(missing.text().contains(r#"<a href="/problems/not_found">"#), "{}", missing.text());

@@ -17,9 +17,6 @@ const MAX_BODY_BYTES: u64 = 64 << 20;
 /// From this difference on, a clock explains why a key or a certificate seems to be expired.
 pub(crate) const NOTABLE_SKEW_SECONDS: i64 = 60;
 
-/// Stands in the reference where nothing can be done.
-const NO_REMEDY: &str = "—";
-
 #[derive(Clone, Debug)]
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
@@ -112,10 +109,7 @@ fn advice(problem: &Problem, retry_after: Option<u64>, has_key: bool) -> Option<
         ),
         // The fields at fault are named one by one already.
         _ if !problem.errors.is_empty() => None,
-        _ => {
-            let remedy = Code::parse(&problem.code)?.remedy();
-            (remedy != NO_REMEDY).then(|| remedy.to_owned())
-        }
+        _ => Code::parse(&problem.code)?.plain_remedy(),
     }
 }
 

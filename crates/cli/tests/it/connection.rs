@@ -137,6 +137,7 @@ fn the_doctor_names_each_check_and_its_fix() {
             "key's expiry FAILED",
             "audit log SKIPPED",
             "disk limits SKIPPED",
+            "databases SKIPPED",
             "backups SKIPPED"
         ],
         "{text}"

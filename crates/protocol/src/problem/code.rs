@@ -3,6 +3,11 @@
 
 use std::fmt;
 
+use crate::text::plain_text;
+
+/// Stands in the reference where nothing can be done.
+const NO_REMEDY: &str = "—";
+
 macro_rules! codes {
     ($($name:ident = $text:literal [$($status:literal),+] $title:literal $means:literal $remedy:literal,)+) => {
         /// The code of a [`Problem`](super::Problem): a stable name by which a client decides.
@@ -35,7 +40,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $means,)+ }
             }
 
-            /// Returns the advice to the caller, for the reference.
+            /// The advice to the caller, for the reference. A dash stands where nothing can be done.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }
             }
@@ -500,6 +505,9 @@ codes! {
     UpgradeVersion = "upgrade_version" [426] "Upgrade required"
         "WebSockets are served in version 13"
         "—",
+    UploadConflict = "upload_conflict" [409] "Conflict"
+        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
+        "ask for the upload, and go on at its offset",
     UpstreamCutOff = "upstream_cut_off" [502] "Bad gateway"
         "the tenant broke off"
         "try again",
@@ -559,6 +567,16 @@ impl Code {
     /// The code with this name. `None` for a name of another release.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+
+    /// The meaning as plain text.
+    pub fn plain_meaning(self) -> String {
+        plain_text(self.meaning())
+    }
+
+    /// The advice to the caller as plain text; `None` where nothing can be done.
+    pub fn plain_remedy(self) -> Option<String> {
+        (self.remedy() != NO_REMEDY).then(|| plain_text(self.remedy()))
     }
 
     /// The path of the admin's page about the code.

@@ -33,6 +33,20 @@ fn row(code: Code) -> String {
 }
 
 #[test]
+fn programs_show_meanings_and_remedies_without_markdown() {
+    for code in Code::ALL {
+        for text in [Some(code.plain_meaning()), code.plain_remedy()].into_iter().flatten() {
+            assert!(!text.contains("](") && !text.contains('`'), "{code}: {text}");
+            assert!(text.chars().any(char::is_alphabetic), "{code}: {text}");
+        }
+    }
+    assert_eq!(
+        Code::BackupsOff.plain_remedy().as_deref(),
+        Some("set CIAL_BACKUP_URL; see backups")
+    );
+}
+
+#[test]
 fn codes_are_unique_words_in_order_with_error_statuses_and_titles() {
     for pair in Code::ALL.windows(2) {
         assert!(pair[0].as_str() < pair[1].as_str(), "{} before {}", pair[0], pair[1]);

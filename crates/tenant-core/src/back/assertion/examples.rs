@@ -50,7 +50,7 @@ fn serve_keys(assertions: &Assertions) -> String {
     address
 }
 
-/// What a test hands to an example.
+/// An assertion for an example, with the tenant that the program belongs to.
 struct Case {
     name: &'static str,
     tenant: &'static str,
@@ -70,7 +70,13 @@ fn decode(assertion: &str) -> [Value; 2] {
     [part(0), part(1)]
 }
 
-/// Texts that no program may believe.
+/// Returns the assertion with another last character: of its six bits, a signature of 64 bytes uses the upper two.
+fn other_spelling(good: &str) -> String {
+    let (start, last) = good.split_at(good.len() - 1);
+    format!("{start}{}", char::from(last.as_bytes()[0] + 1))
+}
+
+/// Assertions that no program may believe.
 fn hostile(assertions: &Assertions, good: &str, dir: &Path) -> Vec<Case> {
     let issue = |tenant: &str, dir: &Path, at| {
         let assertions = Assertions::open(dir, tenant).unwrap();
@@ -104,6 +110,10 @@ fn hostile(assertions: &Assertions, good: &str, dir: &Path) -> Vec<Case> {
         case("an assertion for another tenant", issue("globex", dir, now())),
         case("no assertion", String::new()),
         case("a text", "who.is.it".to_owned()),
+        case("a fourth part", format!("{good}.more")),
+        case("characters that are not base64url", format!("{good}!!!!")),
+        case("a line break", format!("{good}\n")),
+        case("bits that the signature does not use", other_spelling(good)),
         Case { name: "a program of another tenant", tenant: "globex", assertion: good.to_owned() },
     ]
 }

@@ -392,7 +392,7 @@ mod tests {
             let mut found = contents(&whole);
             found.sort();
             let list = format!(
-                r#"[{{"Config":"c.json","Layers":["a/layer.tar"],"RepoTags":["{NAME}"]}}]"#
+                r#"[{{"Config":"c.json","RepoTags":["{NAME}"],"Layers":["a/layer.tar"]}}]"#
             );
             let expected = [
                 ("a/", ""),
