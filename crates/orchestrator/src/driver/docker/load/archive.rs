@@ -253,7 +253,7 @@ impl Filter {
         let [Image { config, layers }] = images.as_slice() else {
             return Err(Fault::SeveralImages(images.len()));
         };
-        let list = json!([{ "Config": config, "RepoTags": [self.name], "Layers": layers }]);
+        let list = json!([{ "Config": config, "Layers": layers, "RepoTags": [self.name] }]);
         let text = list.to_string();
         let bytes = text.len() as u64;
         let entry = Entry { name: MANIFEST.to_owned(), kind: b'0', bytes, link: String::new() };
