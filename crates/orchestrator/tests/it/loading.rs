@@ -93,21 +93,3 @@ async fn a_tarball_that_is_cut_or_none_leaves_nothing() {
     })
     .await;
 }
-
-/// The engine has the whole tarball when the caller leaves.
-#[tokio::test]
-async fn a_load_that_is_given_up_late_leaves_nothing() {
-    with_overlay(async |install| {
-        let (tarball, name) = saved(install, "load-late", "cial-test-orchestrator-late:1").await;
-        let abandoned = CancellationToken::new();
-        let leave = abandoned.clone();
-        let leaves = stream::once(async move {
-            leave.cancel();
-            std::future::pending().await
-        });
-        let tar = pieces(&tarball).chain(leaves).boxed();
-        install.driver().load_image(&name, tar, &abandoned).await.unwrap_err();
-        assert!(names_of(&install.client, name.host().as_str()).await.is_empty());
-    })
-    .await;
-}
