@@ -14,7 +14,6 @@ use bytes::Bytes;
 use futures_util::stream;
 use futures_util::{Stream, StreamExt as _};
 use protocol::images::RegistryImage;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::archive::{Fault, Filter};
@@ -156,15 +155,19 @@ fn outcome(
     }
 }
 
-/// Looks for the image of a load that was given up, until it is there or the engine hardly works on it any more.
+/// Looks for the image of a load that was given up, until it is there or [`LATE_IMAGE_TIMEOUT`] is over.
 async fn await_image(client: &Client, name: &str) -> Result<Option<String>, DriverError> {
-    let deadline = Instant::now() + LATE_IMAGE_TIMEOUT;
-    loop {
-        let found = image_id(client, name).await;
-        if matches!(found, Ok(Some(_))) || Instant::now() >= deadline {
-            return found;
+    let appears = async {
+        loop {
+            if let Ok(Some(id)) = image_id(client, name).await {
+                return id;
+            }
+            tokio::time::sleep(LATE_IMAGE_INTERVAL).await;
         }
-        tokio::time::sleep(LATE_IMAGE_INTERVAL).await;
+    };
+    match tokio::time::timeout(LATE_IMAGE_TIMEOUT, appears).await {
+        Ok(id) => Ok(Some(id)),
+        Err(_) => image_id(client, name).await,
     }
 }
 
