@@ -1,7 +1,9 @@
 //! Apps and releases: create, list, delete; and the release that a tenant follows.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use manifest::Manifest;
 use protocol::apps::{BUILT_IN_APP, NewApp, NewRelease};
 use protocol::images::{MAX_RELEASE_SECONDS, PullPolicy, PullStatus, RegistryImage, SealedLogin};
 use protocol::problem::{Code, FieldCode};
@@ -161,23 +163,7 @@ pub async fn create_release(
     let found = find(service, slug).await?;
     let manifest = manifest::parse(new.manifest.as_deref().unwrap_or_default())
         .map_err(|faults| manifest_faults(&faults))?;
-    let wanted = AppSpec {
-        command: manifest.command,
-        port: manifest.port,
-        health_path: manifest.health_path,
-        public_paths: manifest.public_paths,
-        database: manifest.database,
-        chat: manifest.chat,
-        hooks: Hooks {
-            before_first_start: manifest.before_first_start,
-            migrate: manifest.migrate,
-            timeout_seconds: manifest.hook_timeout,
-        },
-        secrets: SecretNames {
-            required: manifest.required_secrets,
-            optional: manifest.optional_secrets,
-        },
-    };
+    let (wanted, env) = app_spec(manifest);
     let source = find_image(service, caller, new).await?;
     let obstacle = trial_obstacle(service, &found, &wanted)?;
     let is_tried = new.smoke_start && obstacle.is_none();
@@ -186,7 +172,7 @@ pub async fn create_release(
         pull: source.pull,
         login: source.login,
         app: wanted.clone(),
-        smoke_start: is_tried.then(|| manifest.env.clone()),
+        smoke_start: is_tried.then(|| env.clone()),
         app_env: found.app_env().filter(|_| is_tried),
     };
     let prepared = service.orchestrator.prepare_image(&request).await.map_err(|e| refused(&e))?;
@@ -208,7 +194,7 @@ pub async fn create_release(
             image: source.image,
             image_id,
             process,
-            env: manifest.env,
+            env,
             created_at: now,
             repository_digest,
         };
@@ -229,7 +215,29 @@ pub async fn create_release(
     Ok(created)
 }
 
-/// Where the image of a release comes from.
+/// The process that a manifest describes, and its variables.
+fn app_spec(manifest: Manifest) -> (AppSpec, BTreeMap<String, String>) {
+    let spec = AppSpec {
+        command: manifest.command,
+        port: manifest.port,
+        health_path: manifest.health_path,
+        public_paths: manifest.public_paths,
+        database: manifest.database,
+        chat: manifest.chat,
+        hooks: Hooks {
+            before_first_start: manifest.before_first_start,
+            migrate: manifest.migrate,
+            timeout_seconds: manifest.hook_timeout,
+        },
+        secrets: SecretNames {
+            required: manifest.required_secrets,
+            optional: manifest.optional_secrets,
+        },
+    };
+    (spec, manifest.env)
+}
+
+/// The source of a release's image.
 struct ImageSource {
     image: String,
     pull: PullPolicy,

@@ -45,7 +45,7 @@ use crate::reconcile::observed_cache::ObservedCache;
 use crate::reconcile::{self, NotificationReceiver, Reconciler};
 use crate::route_feed::RouteFeed;
 use crate::sealing_rotation::key_files::KeyFiles;
-use crate::sealing_rotation::{Resealed, Rotation};
+use crate::sealing_rotation::{self, Rotation};
 use crate::settings::{self, Settings, read_addresses};
 use crate::summaries::COLLECTION_INTERVAL;
 use crate::tenant_databases::{SIZE_CHECK_INTERVAL, TenantDatabases};
@@ -260,6 +260,10 @@ async fn prepare(
         .await?;
     app.database_ready.store(true, Ordering::Release);
     tracing::info!(install = %install, "database ready");
+    match database.conn().await {
+        Ok(mut conn) => sealing_rotation::report_missing_file(&mut conn, &app.sealing).await,
+        Err(error) => tracing::warn!(%error, "sealing keys not checked"),
+    }
     Ok(())
 }
 
@@ -375,16 +379,20 @@ pub fn rotate_secrets(
         let mut out = std::io::stdout();
         match step {
             RotationStep::Start => {
-                let Resealed { texts, unopened } = rotation.start(&mut conn, now).await?;
-                writeln!(out, "{texts} texts are encrypted with the new key.")?;
-                if !unopened.is_empty() {
-                    let list = unopened.join("\n");
+                let resealed = rotation.start(&mut conn, now).await?;
+                write!(out, "{resealed}")?;
+                if !resealed.unopened.is_empty() {
+                    let list = resealed.unopened.join("\n");
                     return Err(anyhow::anyhow!("these cannot be decrypted:\n{list}").into());
                 }
             }
             RotationStep::Status => write!(out, "{}", rotation.status(&mut conn).await?)?,
             RotationStep::Finish => {
-                for id in rotation.finish(&mut conn, now).await? {
+                let removed = rotation.finish(&mut conn, now).await?;
+                if removed.is_empty() {
+                    writeln!(out, "No key was removed: the file has no older one.")?;
+                }
+                for id in removed {
                     writeln!(out, "removed {id}")?;
                 }
             }

@@ -89,7 +89,7 @@ impl PartialEq for SealingKey {
     }
 }
 
-/// Why a text cannot be sealed or opened.
+/// The reason for which a text cannot be sealed or opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealingError {
     #[error("the text is sealed with the key {0}, which is not in the file of sealing keys")]
@@ -129,7 +129,8 @@ impl SealingKeys {
         self.read()?.open(purpose, text)
     }
 
-    /// Reads the file. One that is not there holds no key.
+    /// Reads the file. One that is not there holds no key: before the first rotation there is none. Texts that name a key tell whether
+    /// it is lost.
     ///
     /// # Errors
     /// [`SealingError::File`].
@@ -178,7 +179,7 @@ impl Keyring {
         self.keys.first().map_or_else(|| KeyId(SSO_SECRET_ID.to_owned()), |key| key.id.clone())
     }
 
-    /// Whether a text of this key can be opened.
+    /// Returns whether a text of this key can be opened.
     pub fn knows(&self, id: &KeyId) -> bool {
         id.as_str() == SSO_SECRET_ID || self.keys.iter().any(|key| key.id == *id)
     }

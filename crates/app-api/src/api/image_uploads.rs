@@ -50,7 +50,7 @@ pub async fn write_part(
     StreamedPart(body): StreamedPart,
 ) -> Result<Reply<ImageUpload>, ApiError> {
     let written = image_uploads::write_part(&app, &caller, id, offset, body).await;
-    // Who lost the access meanwhile learns nothing else.
+    // A caller who lost the access meanwhile learns nothing else.
     admitted.check().await?;
     Ok(Reply(written?))
 }

@@ -1,6 +1,6 @@
 //! Uploads of images as tarballs of `docker save`, in parts, so that one that breaks goes on.
 //!
-//! The bytes lie in the folder of this process until a release is made of them. The digest of the whole is checked before the
+//! The bytes lie in the state folder until a release is made of them. The digest of the whole is checked before the
 //! orchestrator, and with it the engine, sees the first one.
 
 pub mod store;
@@ -20,7 +20,7 @@ use service::api_error::ApiError;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::store::{Claim, Facts, Store, StoreError, Upload};
+use self::store::{Claim, Store, StoreError, Upload, UploadMetadata};
 use crate::access::Principal;
 use crate::app::App;
 use crate::apps;
@@ -28,7 +28,7 @@ use crate::validation::refused_field;
 
 /// A sender that stands still for this long is given up.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// What is written to the disk at once.
+/// The bytes that are written to the disk at once.
 const PIECE_BYTES: usize = 1 << 20;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 const RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -46,14 +46,14 @@ pub async fn begin(
         let detail = "sha256 must be 64 digits of 0-9 and a-f.".to_owned();
         return Err(refused_field(Code::InvalidFields, "sha256", FieldCode::Invalid, detail));
     }
-    let facts = Facts {
+    let metadata = UploadMetadata {
         owner: caller.owner_id(),
         size: new.size,
         sha256: new.sha256.clone(),
         touched_at: app.clock.now(),
     };
-    let begun = on_disk(app, move |store| store.begin(facts)).await?;
-    tracing::info!(upload = %begun.id, size = begun.facts.size, offset = begun.offset, %caller, "upload of an image begun");
+    let begun = on_disk(app, move |store| store.begin(metadata)).await?;
+    tracing::info!(upload = %begun.id, size = begun.metadata.size, offset = begun.offset, %caller, "upload of an image begun");
     Ok(view(&begun))
 }
 
@@ -92,10 +92,10 @@ pub async fn write_part(
         })
         .await?;
         let (part, received) = receive(&app, part, body).await?;
-        let (facts, now) = (upload.facts, app.clock.now());
+        let (metadata, now) = (upload.metadata, app.clock.now());
         let end = on_disk(&app, move |store| {
             part.sync()?;
-            claim.touch(&facts, now)?;
+            claim.touch(&metadata, now)?;
             store.find(id, owner)
         })
         .await?;
@@ -176,16 +176,16 @@ pub async fn load(app: &App, caller: &Principal, id: Uuid) -> Result<Loaded, Api
     let Some(digest) = digest else {
         let detail = format!(
             "The upload has {} of {} bytes. Send the rest first.",
-            upload.offset, upload.facts.size
+            upload.offset, upload.metadata.size
         );
         return Err(ApiError::new(Code::UploadConflict, detail));
     };
-    let image = uploaded_image(&digest).filter(|_| digest == upload.facts.sha256);
+    let image = uploaded_image(&digest).filter(|_| digest == upload.metadata.sha256);
     let Some(image) = image else {
         on_disk(app, move |_| claim.delete()).await?;
         let detail = format!(
             "What was uploaded has the SHA-256 {digest}, and {} was announced. The upload is deleted: begin again.",
-            upload.facts.sha256
+            upload.metadata.sha256
         );
         return Err(refused_field(Code::ImageInvalid, "upload", Code::ImageInvalid, detail));
     };
@@ -240,7 +240,7 @@ async fn on_disk<T: Send + 'static>(
 fn view(upload: &Upload) -> ImageUpload {
     ImageUpload {
         id: upload.id,
-        size: upload.facts.size,
+        size: upload.metadata.size,
         offset: upload.offset,
         max_part_bytes: MAX_UPLOAD_PART_BYTES,
     }

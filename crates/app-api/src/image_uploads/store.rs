@@ -1,13 +1,15 @@
-//! Tarballs under way, in a folder of this process: of each a file with the bytes that arrived, and a file with what is known of it.
+//! Tarballs under way, in a folder that replicas may share: of each a file with the bytes that arrived, and one with its metadata.
+//!
+//! Locks of files keep replicas apart, and threads of one: whoever uses an upload holds its tarball, and whoever looks at all
+//! uploads or changes a name holds [`LOCK`]. Nobody who holds [`LOCK`] waits for a tarball.
 //!
 //! Every function may wait for the disk: call them on a thread for that.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::Timestamp;
@@ -24,12 +26,13 @@ pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3_600);
 /// The space that uploads leave on the disk, on which the database may lie, too.
 const MIN_FREE_BYTES: u64 = 1 << 30;
 const BUFFER_BYTES: usize = 1 << 20;
-const FACTS: &str = "json";
+const METADATA: &str = "json";
 const CONTENT: &str = "tar";
+const LOCK: &str = ".lock";
 
-/// What is known of an upload.
+/// The record of an upload beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct UploadMetadata {
     pub owner: Uuid,
     pub size: u64,
     pub sha256: String,
@@ -41,21 +44,21 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
     pub id: Uuid,
-    pub facts: Facts,
+    pub metadata: UploadMetadata,
     pub offset: u64,
 }
 
 impl Upload {
     pub fn is_whole(&self) -> bool {
-        self.offset == self.facts.size
+        self.offset == self.metadata.size
     }
 
     fn is_abandoned(&self, now: Timestamp) -> bool {
-        (now - self.facts.touched_at).to_std().is_ok_and(|passed| passed > ABANDONED_AFTER)
+        (now - self.metadata.touched_at).to_std().is_ok_and(|passed| passed > ABANDONED_AFTER)
     }
 }
 
-/// Why an upload is not taken or continued.
+/// The reason for which an upload is not taken or continued.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("an image may have 1 to {MAX_UPLOAD_BYTES} bytes")]
@@ -92,8 +95,6 @@ impl From<io::Error> for StoreError {
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    /// The uploads that a request uses, by which one writes at a time.
-    busy: Mutex<HashSet<Uuid>>,
 }
 
 /// The only use of an upload, until this is dropped.
@@ -101,50 +102,79 @@ pub struct Store {
 pub struct Claim {
     store: Arc<Store>,
     id: Uuid,
+    /// Locked.
+    content: File,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.store.busy().remove(&self.id);
+        // Not left to the end of the descriptor, of which a program that is being started has a copy for a moment.
+        let _ = self.content.unlock();
     }
+}
+
+/// The uploads of the folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Listing {
+    uploads: Vec<Upload>,
+    /// Those that cannot be read take room, too.
+    unreadable: usize,
 }
 
 impl Store {
     pub fn new(directory: PathBuf) -> Self {
-        Self { directory, busy: Mutex::default() }
+        Self { directory }
     }
 
-    fn busy(&self) -> MutexGuard<'_, HashSet<Uuid>> {
-        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the others that look at all uploads or change a name.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] before the first upload.
+    fn lock(&self) -> Result<File, StoreError> {
+        let mut options = OpenOptions::new();
+        let path = self.directory.join(LOCK);
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Locks the content of an upload.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`]; [`StoreError::Missing`].
+    fn hold(&self, id: Uuid) -> Result<File, StoreError> {
+        let content = File::open(self.path(id, CONTENT))?;
+        match content.try_lock() {
+            Ok(()) => Ok(content),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Busy),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
     }
 
     /// Begins an upload. The same tarball of the same caller goes on where it was; another one takes its place.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn begin(&self, new: Facts) -> Result<Upload, StoreError> {
+    pub fn begin(&self, new: UploadMetadata) -> Result<Upload, StoreError> {
         if !(1..=MAX_UPLOAD_BYTES).contains(&new.size) {
             return Err(StoreError::Size);
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         // Held until the files exist: of two that begin at once, the second one counts the first.
-        let busy = self.busy();
-        self.remove_abandoned(&busy, new.touched_at)?;
-        let mut all = self.all()?;
-        if let Some(own) = all.iter().position(|upload| upload.facts.owner == new.owner) {
+        let _lock = self.lock()?;
+        self.remove_abandoned(new.touched_at)?;
+        let Listing { uploads: mut all, unreadable } = self.all()?;
+        if let Some(own) = all.iter().position(|upload| upload.metadata.owner == new.owner) {
             let own = all.swap_remove(own);
-            if (own.facts.size, &own.facts.sha256) == (new.size, &new.sha256) {
+            if (own.metadata.size, &own.metadata.sha256) == (new.size, &new.sha256) {
                 return Ok(own);
             }
-            if busy.contains(&own.id) {
-                return Err(StoreError::Busy);
-            }
-            self.delete(own.id)?;
+            self.delete_unused(own.id)?;
         }
-        if all.len() >= MAX_UPLOADS {
+        if all.len() + unreadable >= MAX_UPLOADS {
             return Err(StoreError::TooMany);
         }
-        let promised: u64 = all.iter().map(|upload| upload.facts.size - upload.offset).sum();
+        let promised: u64 = all.iter().map(|upload| upload.metadata.size - upload.offset).sum();
         let disk = statvfs(&self.directory).map_err(io::Error::from)?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free < promised.saturating_add(new.size).saturating_add(MIN_FREE_BYTES) {
@@ -158,26 +188,23 @@ impl Store {
             .mode(0o600)
             .open(self.path(id, CONTENT))?
             .sync_all()?;
-        self.write_facts(id, &new)?;
-        Ok(Upload { id, facts: new, offset: 0 })
+        self.write_metadata(id, &new)?;
+        Ok(Upload { id, metadata: new, offset: 0 })
     }
 
     /// # Errors
     /// [`StoreError::Missing`], also for an upload of somebody else.
     pub fn find(&self, id: Uuid, owner: Uuid) -> Result<Upload, StoreError> {
         let upload = self.read(id)?;
-        if upload.facts.owner == owner { Ok(upload) } else { Err(StoreError::Missing) }
+        if upload.metadata.owner == owner { Ok(upload) } else { Err(StoreError::Missing) }
     }
 
     /// # Errors
     /// [`StoreError::Missing`]; [`StoreError::Busy`].
     pub fn claim(self: &Arc<Self>, id: Uuid, owner: Uuid) -> Result<(Claim, Upload), StoreError> {
         self.find(id, owner)?;
-        if !self.busy().insert(id) {
-            return Err(StoreError::Busy);
-        }
-        let claim = Claim { store: self.clone(), id };
-        // What a request wrote that just ended counts.
+        let claim = Claim { store: self.clone(), id, content: self.hold(id)? };
+        // Bytes of a request that just ended count, and an upload may have been deleted before the lock.
         Ok((claim, self.find(id, owner)?))
     }
 
@@ -186,35 +213,47 @@ impl Store {
     /// # Errors
     /// The file system's own.
     pub fn sweep(&self, now: Timestamp) -> Result<(), StoreError> {
-        let busy = self.busy();
-        self.remove_abandoned(&busy, now)
+        let _lock = match self.lock() {
+            Err(StoreError::Missing) => return Ok(()),
+            lock => lock?,
+        };
+        self.remove_abandoned(now)
     }
 
-    fn remove_abandoned(&self, busy: &HashSet<Uuid>, now: Timestamp) -> Result<(), StoreError> {
-        for upload in self.all()? {
-            if upload.is_abandoned(now) && !busy.contains(&upload.id) {
-                self.delete(upload.id)?;
+    /// Needs the lock of the folder.
+    fn remove_abandoned(&self, now: Timestamp) -> Result<(), StoreError> {
+        let uploads = self.all()?.uploads;
+        for upload in uploads.iter().filter(|upload| upload.is_abandoned(now)) {
+            match self.delete_unused(upload.id) {
+                Ok(()) | Err(StoreError::Busy) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// All uploads. What a kill left of one that began or was deleted goes.
-    fn all(&self) -> Result<Vec<Upload>, StoreError> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut all = Vec::new();
-        for entry in entries {
+    /// Lists all uploads, and deletes the rest of one that was begun or deleted when its process was killed. Needs the lock of
+    /// the folder: without it, a file that another replica writes would count as such a rest.
+    fn all(&self) -> Result<Listing, StoreError> {
+        let mut all = Listing::default();
+        for entry in fs::read_dir(&self.directory)? {
             let path = entry?.path();
+            if path.file_name().is_some_and(|name| name == LOCK) {
+                continue;
+            }
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             let id = stem.and_then(|stem| stem.parse().ok());
             let is_content = path.extension().is_some_and(|kind| kind == CONTENT);
-            match id.map(|id| self.read(id)) {
-                Some(Ok(upload)) if is_content => all.push(upload),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => fs::remove_file(&path)?,
+            match id.map_or(Err(StoreError::Missing), |id| self.read(id)) {
+                Ok(upload) if is_content => all.uploads.push(upload),
+                Ok(_) => {}
+                Err(StoreError::Missing) => fs::remove_file(&path)?,
+                // Nobody knows whether it is needed. It is deleted by hand.
+                Err(error) if is_content => {
+                    all.unreadable += 1;
+                    tracing::error!(path = %path.display(), %error, "upload of an image cannot be read");
+                }
+                Err(_) => {}
             }
         }
         Ok(all)
@@ -222,26 +261,33 @@ impl Store {
 
     fn read(&self, id: Uuid) -> Result<Upload, StoreError> {
         let offset = fs::metadata(self.path(id, CONTENT))?.len();
-        let text = fs::read(self.path(id, FACTS))?;
-        let facts: Facts = serde_json::from_slice(&text).map_err(io::Error::from)?;
-        Ok(Upload { id, offset: offset.min(facts.size), facts })
+        let text = fs::read(self.path(id, METADATA))?;
+        let metadata: UploadMetadata = serde_json::from_slice(&text).map_err(io::Error::from)?;
+        Ok(Upload { id, offset: offset.min(metadata.size), metadata })
     }
 
-    fn write_facts(&self, id: Uuid, facts: &Facts) -> Result<(), StoreError> {
+    fn write_metadata(&self, id: Uuid, metadata: &UploadMetadata) -> Result<(), StoreError> {
         let unfinished = self.directory.join(format!(".{id}"));
         let mut options = OpenOptions::new();
         let mut file =
             options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&serde_json::to_vec(facts).map_err(io::Error::from)?)?;
+        file.write_all(&serde_json::to_vec(metadata).map_err(io::Error::from)?)?;
         file.sync_all()?;
-        fs::rename(&unfinished, self.path(id, FACTS))?;
+        fs::rename(&unfinished, self.path(id, METADATA))?;
         Ok(File::open(&self.directory)?.sync_all()?)
     }
 
+    /// # Errors
+    /// [`StoreError::Busy`].
+    fn delete_unused(&self, id: Uuid) -> Result<(), StoreError> {
+        let _content = self.hold(id)?;
+        self.delete(id)
+    }
+
     fn delete(&self, id: Uuid) -> Result<(), StoreError> {
-        // The facts last: without them, the content is deleted as what a kill left.
+        // The metadata is last: without them, the content is deleted as what a kill left.
         fs::remove_file(self.path(id, CONTENT))?;
-        Ok(fs::remove_file(self.path(id, FACTS))?)
+        Ok(fs::remove_file(self.path(id, METADATA))?)
     }
 
     fn path(&self, id: Uuid, kind: &str) -> PathBuf {
@@ -258,18 +304,18 @@ impl Claim {
         if offset != upload.offset {
             return Err(StoreError::Offset(upload.offset));
         }
-        let file = OpenOptions::new().append(true).open(self.store.path(self.id, CONTENT))?;
-        Ok(Part { file, offset, size: upload.facts.size })
+        let file = OpenOptions::new().write(true).open(self.store.path(self.id, CONTENT))?;
+        Ok(Part { file, offset, size: upload.metadata.size })
     }
 
     /// Notes that a part ended: the upload is kept for another while.
     ///
     /// # Errors
     /// The file system's own.
-    pub fn touch(&self, facts: &Facts, now: Timestamp) -> Result<(), StoreError> {
-        // A look at the folder takes the file that is being written for what a kill left.
-        let _alone = self.store.busy();
-        self.store.write_facts(self.id, &Facts { touched_at: now, ..facts.clone() })
+    pub fn touch(&self, metadata: &UploadMetadata, now: Timestamp) -> Result<(), StoreError> {
+        // A look at the folder would delete the file that is being written.
+        let _lock = self.store.lock()?;
+        self.store.write_metadata(self.id, &UploadMetadata { touched_at: now, ..metadata.clone() })
     }
 
     pub fn open(&self) -> Result<File, StoreError> {
@@ -294,7 +340,7 @@ impl Claim {
     /// # Errors
     /// The file system's own.
     pub fn delete(self) -> Result<(), StoreError> {
-        let _alone = self.store.busy();
+        let _lock = self.store.lock()?;
         self.store.delete(self.id)
     }
 }
@@ -308,7 +354,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// Appends bytes. Whatever fitted stays.
+    /// Writes bytes behind those that arrived. Whatever fitted stays.
     ///
     /// # Errors
     /// [`StoreError::TooLong`], with nothing written; [`StoreError::DiskFull`].
@@ -317,7 +363,7 @@ impl Part {
         if end > self.size {
             return Err(StoreError::TooLong);
         }
-        self.file.write_all(bytes)?;
+        self.file.write_all_at(bytes, self.offset)?;
         self.offset = end;
         Ok(())
     }
@@ -339,9 +385,14 @@ mod tests {
         Timestamp::from_timestamp(hours * 3_600, 0).unwrap()
     }
 
-    fn facts(owner: u128, content: &[u8], now: Timestamp) -> Facts {
+    fn metadata(owner: u128, content: &[u8], now: Timestamp) -> UploadMetadata {
         let sha256 = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
-        Facts { owner: Uuid::from_u128(owner), size: content.len() as u64, sha256, touched_at: now }
+        UploadMetadata {
+            owner: Uuid::from_u128(owner),
+            size: content.len() as u64,
+            sha256,
+            touched_at: now,
+        }
     }
 
     fn store() -> (Arc<Store>, tempfile::TempDir) {
@@ -355,7 +406,7 @@ mod tests {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        let (claim, upload) = store.claim(upload.id, upload.facts.owner)?;
+        let (claim, upload) = store.claim(upload.id, upload.metadata.owner)?;
         let mut part = claim.append(&upload, offset)?;
         part.write(bytes)?;
         part.sync()
@@ -364,51 +415,92 @@ mod tests {
     #[test]
     fn an_upload_goes_on_where_it_was_and_another_tarball_takes_its_place() {
         let (store, _directory) = store();
-        let begun = store.begin(facts(1, b"tarball", at(0))).unwrap();
+        let begun = store.begin(metadata(1, b"tarball", at(0))).unwrap();
         write(&store, &begun, 0, b"tar").unwrap();
         let refused = write(&store, &begun, 2, b"r").unwrap_err();
         assert!(matches!(refused, StoreError::Offset(3)), "{refused}");
         assert!(matches!(write(&store, &begun, 3, b"balls"), Err(StoreError::TooLong)));
-        let again = store.begin(facts(1, b"tarball", at(1))).unwrap();
+        let again = store.begin(metadata(1, b"tarball", at(1))).unwrap();
         assert_eq!((again.id, again.offset), (begun.id, 3));
         write(&store, &again, 3, b"ball").unwrap();
-        let (claim, whole) = store.claim(begun.id, begun.facts.owner).unwrap();
+        let (claim, whole) = store.claim(begun.id, begun.metadata.owner).unwrap();
         assert!(whole.is_whole());
-        assert_eq!(claim.digest().unwrap(), begun.facts.sha256);
-        assert!(matches!(store.claim(begun.id, begun.facts.owner), Err(StoreError::Busy)));
-        assert!(matches!(store.begin(facts(1, b"other", at(1))), Err(StoreError::Busy)));
+        assert_eq!(claim.digest().unwrap(), begun.metadata.sha256);
+        assert!(matches!(store.claim(begun.id, begun.metadata.owner), Err(StoreError::Busy)));
+        assert!(matches!(store.begin(metadata(1, b"other", at(1))), Err(StoreError::Busy)));
         drop(claim);
         assert!(matches!(store.find(begun.id, Uuid::from_u128(2)), Err(StoreError::Missing)));
-        let other = store.begin(facts(1, b"other", at(1))).unwrap();
-        assert!(matches!(store.find(begun.id, begun.facts.owner), Err(StoreError::Missing)));
-        assert_eq!(store.all().unwrap(), [other]);
+        let other = store.begin(metadata(1, b"other", at(1))).unwrap();
+        assert!(matches!(store.find(begun.id, begun.metadata.owner), Err(StoreError::Missing)));
+        assert_eq!(store.all().unwrap().uploads, [other]);
     }
 
     #[test]
     fn uploads_are_bounded_and_abandoned_ones_make_room() {
         let (store, _directory) = store();
         for owner in 0..MAX_UPLOADS {
-            store.begin(facts(owner as u128, b"tarball", at(0))).unwrap();
+            store.begin(metadata(owner as u128, b"tarball", at(0))).unwrap();
         }
-        assert!(matches!(store.begin(facts(99, b"t", at(24))), Err(StoreError::TooMany)));
-        store.begin(facts(99, b"t", at(25))).unwrap();
-        assert_eq!(store.all().unwrap().len(), 1);
+        assert!(matches!(store.begin(metadata(99, b"t", at(24))), Err(StoreError::TooMany)));
+        store.begin(metadata(99, b"t", at(25))).unwrap();
+        assert_eq!(store.all().unwrap().uploads.len(), 1);
         store.sweep(at(25 + 25)).unwrap();
-        assert_eq!(store.all().unwrap(), []);
-        let huge = Facts { size: MAX_UPLOAD_BYTES + 1, ..facts(1, b"", at(0)) };
+        assert_eq!(store.all().unwrap(), Listing::default());
+        let huge = UploadMetadata { size: MAX_UPLOAD_BYTES + 1, ..metadata(1, b"", at(0)) };
         assert!(matches!(store.begin(huge), Err(StoreError::Size)));
-        assert!(matches!(store.begin(facts(1, b"", at(0))), Err(StoreError::Size)));
+        assert!(matches!(store.begin(metadata(1, b"", at(0))), Err(StoreError::Size)));
     }
 
     #[test]
-    fn what_a_kill_left_goes() {
+    fn the_rest_of_a_killed_process_goes() {
         let (store, directory) = store();
-        let begun = store.begin(facts(1, b"tarball", at(0))).unwrap();
+        let begun = store.begin(metadata(1, b"tarball", at(0))).unwrap();
         let folder = directory.path().join("uploads");
         for name in [".half".to_owned(), format!("{}.tar", Uuid::nil())] {
             fs::write(folder.join(name), "x").unwrap();
         }
-        assert_eq!(store.all().unwrap(), [begun]);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+        assert_eq!(store.all().unwrap().uploads, [begun]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn replicas_share_a_folder() {
+        let (one, directory) = store();
+        let other = Arc::new(Store::new(directory.path().join("uploads")));
+        let begun = one.begin(metadata(1, b"tarball", at(0))).unwrap();
+        let (claim, upload) = one.claim(begun.id, begun.metadata.owner).unwrap();
+        let mut part = claim.append(&upload, 0).unwrap();
+        part.write(b"tar").unwrap();
+        let refused = other.claim(begun.id, begun.metadata.owner).unwrap_err();
+        assert!(matches!(refused, StoreError::Busy), "{refused}");
+        assert!(matches!(other.begin(metadata(1, b"other", at(1))), Err(StoreError::Busy)));
+        other.sweep(at(1_000)).unwrap();
+        part.write(b"ball").unwrap();
+        drop(claim);
+        let (claim, whole) = other.claim(begun.id, begun.metadata.owner).unwrap();
+        assert!(whole.is_whole());
+        assert_eq!(claim.digest().unwrap(), begun.metadata.sha256);
+        claim.delete().unwrap();
+        assert!(matches!(one.find(begun.id, begun.metadata.owner), Err(StoreError::Missing)));
+        // A sweep waits for the name that another replica writes.
+        let _lock = one.lock().unwrap();
+        let file = File::open(directory.path().join("uploads").join(LOCK)).unwrap();
+        assert!(matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+    }
+
+    /// An error of the disk may pass.
+    #[test]
+    fn an_upload_that_cannot_be_read_stays_and_takes_room() {
+        let (store, _directory) = store();
+        let begun = store.begin(metadata(1, b"tarball", at(0))).unwrap();
+        fs::write(store.path(begun.id, METADATA), "{").unwrap();
+        store.sweep(at(1_000)).unwrap();
+        let listing = Listing { uploads: Vec::new(), unreadable: 1 };
+        assert_eq!(store.all().unwrap(), listing);
+        assert!(fs::exists(store.path(begun.id, CONTENT)).unwrap());
+        for owner in 2..=MAX_UPLOADS {
+            store.begin(metadata(owner as u128, b"tarball", at(0))).unwrap();
+        }
+        assert!(matches!(store.begin(metadata(99, b"t", at(0))), Err(StoreError::TooMany)));
     }
 }

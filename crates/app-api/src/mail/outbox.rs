@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use protocol::Timestamp;
+use service::sealing_keys::SealingError;
 
 use super::message::Message;
 use super::smtp::{Mailer, SendError};
@@ -78,7 +79,7 @@ async fn attempt(app: &App, mailer: &Mailer, claimed: &Claimed) -> Result<bool, 
         return Err(SendError::Undeliverable("it waited for too long".to_owned()));
     }
     let mail = unseal(&app.sealing, &claimed.content);
-    let mail = mail.map_err(|error| SendError::Undeliverable(format!("{error:#}")))?;
+    let mail = mail.map_err(|error| unreadable(&error))?;
     let reset_link = match &mail {
         Mail::PasswordReset => match accounts::reset_link(app, &claimed.recipient).await {
             Ok(None) => return Ok(false),
@@ -89,6 +90,15 @@ async fn attempt(app: &App, mailer: &Mailer, claimed: &Claimed) -> Result<bool, 
     };
     let message = Message::new(&mail, &app.addresses.admin_origin(), reset_link);
     mailer.send(claimed.id, &claimed.recipient, &message, now).await.map(|()| true)
+}
+
+/// A missing key is put back by an operator; a text that its key does not open stays as it is.
+fn unreadable(error: &anyhow::Error) -> SendError {
+    let text = format!("{error:#}");
+    match error.downcast_ref() {
+        Some(SealingError::File(_) | SealingError::UnknownKey(_)) => SendError::Temporary(text),
+        Some(SealingError::Unopenable { .. }) | None => SendError::Undeliverable(text),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -172,5 +182,26 @@ fn a_mail_is_tried_again_while_it_is_of_use() {
         (temporary(), claimed(10, 864_000), Next::Delete),
     ] {
         assert_eq!(next(&outcome, &mail, now, 0.0), expected, "{outcome:?} {mail:?}");
+    }
+}
+
+#[test]
+fn a_mail_waits_for_the_key_that_opens_it() {
+    use service::Secret;
+    use service::sealing_keys::{Purpose, SealingKeys};
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sealing-keys");
+    let keys = |secret: &str| SealingKeys::new(Secret::new(secret), Some(path.clone()));
+    let reason = |keys: &SealingKeys, text: &str| unreadable(&unseal(keys, text).unwrap_err());
+    let of_another = keys("a").seal(&Purpose::Mail, b"{}").unwrap();
+    let refused = reason(&keys("b"), &of_another);
+    assert!(matches!(refused, SendError::Undeliverable(_)), "{refused}");
+    std::fs::write(&path, "8vY2m0Qz5hYt1rKp7sXw3uBn6cEd9fGa").unwrap();
+    let sealed = keys("a").seal(&Purpose::Mail, b"{}").unwrap();
+    for content in ["Zt5h8vY2m0Qz1rKp7sXw3uBn6cEd9fGb", "short", ""] {
+        std::fs::write(&path, content).unwrap();
+        let refused = reason(&keys("a"), &sealed);
+        assert!(matches!(refused, SendError::Temporary(_)), "{content}: {refused}");
     }
 }

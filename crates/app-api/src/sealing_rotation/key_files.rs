@@ -24,7 +24,7 @@ pub struct KeySets {
     pub orchestrator: Vec<SealingKey>,
 }
 
-/// How the files relate.
+/// The difference between the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copies {
     Equal,

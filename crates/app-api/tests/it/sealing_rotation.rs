@@ -8,7 +8,7 @@ use diesel_async::{RunQueryDsl as _, SimpleAsyncConnection as _};
 use protocol::State;
 use serde_json::{Value, json};
 use service::Secret;
-use service::sealing_keys::{KeyId, Purpose, SealingKeys, read_file};
+use service::sealing_keys::{KeyId, Purpose, SSO_SECRET_ID, SealingKeys, read_file};
 use tempfile::TempDir;
 use testkit::eventually;
 
@@ -148,15 +148,16 @@ async fn a_rotation_that_is_killed_in_the_middle_goes_on_and_loses_nothing() {
     let secrets = Secrets::new();
     let (server, owner) = with_secrets(&secrets).await;
     assert!(secrets.succeed(&server.database, "status").await.contains("seals: sso-secret"));
-    assert!(secrets.succeed(&server.database, "start").await.starts_with("6 texts"));
+    let started = secrets.succeed(&server.database, "start").await;
+    assert!(
+        started.ends_with("was added.\n6 texts are encrypted with the new key.\n"),
+        "{started}"
+    );
     let first = secrets.ids("app-api");
     assert_eq!((first.len(), &first), (1, &secrets.ids("orchestrator")));
     read_all(&server, &owner, &secrets).await;
-    assert_eq!(
-        secrets.succeed(&server.database, "finish").await,
-        "",
-        "there is no older key in the file"
-    );
+    secrets.finish(&server.database).await;
+    assert_eq!(secrets.ids("orchestrator"), first, "there is no older key in the file");
     let old_text = server.row("globex").await.spec().sealed_env.unwrap();
 
     // The row of the second tenant is not free, so the process stands between the two.
@@ -191,7 +192,8 @@ async fn a_rotation_that_is_killed_in_the_middle_goes_on_and_loses_nothing() {
     assert!(text.contains(both[1].as_str()) && text.contains("tenant globex"), "{text}");
     assert_eq!(secrets.ids("orchestrator"), both, "a refusal removes nothing");
 
-    secrets.succeed(&server.database, "start").await;
+    let started = secrets.succeed(&server.database, "start").await;
+    assert!(started.contains("No key was added"), "{started}");
     assert_eq!(secrets.ids("app-api"), both, "the rotation goes on with its key");
     secrets.finish(&server.database).await;
     for service in ["app-api", "orchestrator"] {
@@ -220,7 +222,8 @@ async fn an_interrupted_copy_of_the_new_key_is_completed() {
     std::fs::write(secrets.keys("orchestrator"), another).unwrap();
     let refused = secrets.run(&server.database, "finish").await;
     assert!(said(&refused).contains("call `start` first"), "{}", said(&refused));
-    assert!(secrets.succeed(&server.database, "start").await.starts_with("6 texts"));
+    let started = secrets.succeed(&server.database, "start").await;
+    assert!(started.contains("interrupted addition") && started.contains("6 texts"), "{started}");
     assert_eq!(secrets.ids("app-api"), secrets.ids("orchestrator"));
     read_all(&server, &owner, &secrets).await;
 }
@@ -229,11 +232,22 @@ async fn an_interrupted_copy_of_the_new_key_is_completed() {
 async fn a_text_of_an_unknown_key_is_named_and_stops_no_other() {
     let secrets = Secrets::new();
     let (server, owner) = with_secrets(&secrets).await;
-    server.database.sql("UPDATE registries SET sealed_login = '0123456789ab:AAAA'").await;
+    let lost = "UPDATE registries SET sealed_login = '0123456789ab:AAAA'";
+    server.database.sql(lost).await;
+    // Without a file, its loss would be hidden by a new one.
+    let refused = secrets.run(&server.database, "start").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("1 text is sealed with 0123456789ab"), "{}", said(&refused));
+    assert_eq!(secrets.ids("app-api"), []);
+    let path = format!("/v1/registries/{REGISTRY}");
+    put(&owner, &path, json!({ "username": "robot", "password": "hunter2-hunter2" })).await;
+    secrets.succeed(&server.database, "start").await;
+    server.database.sql(lost).await;
     let output = secrets.run(&server.database, "start").await;
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("5 texts are encrypted"), "{text}");
+    assert_eq!(secrets.ids("app-api").len(), 2, "the text keeps no key from being added: {text}");
     let named =
         "account of registry registry.example.com: the text is sealed with the key 0123456789ab";
     assert!(text.contains(named), "{text}");
@@ -263,4 +277,52 @@ async fn no_key_is_removed_that_the_orchestrator_may_need_for_a_start() {
     let server = setup.start().await;
     secrets.finish(&server.database).await;
     assert_eq!(secrets.ids("orchestrator").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_at_once_one_is_refused() {
+    let secrets = Secrets::new();
+    let (server, owner) = with_secrets(&secrets).await;
+    // The row of the second tenant is not free, so the process stands between the two.
+    let mut other = server.database.conn().await;
+    other.batch_execute("BEGIN").await.unwrap();
+    other.batch_execute("SELECT FROM tenants WHERE slug = 'globex' FOR UPDATE").await.unwrap();
+    let mut process = secrets.spawn(&server.database, "start");
+    eventually("the first tenant", TEST_TIMEOUT, async || {
+        Ok(key_of(&server, "acme").await.as_str() != SSO_SECRET_ID)
+    })
+    .await
+    .unwrap();
+    let before = secrets.ids("app-api");
+    for step in ["start", "finish"] {
+        let refused = secrets.run(&server.database, step).await;
+        assert_eq!(refused.status.code(), Some(1), "{step}");
+        let text = said(&refused);
+        assert!(text.contains("another `rotate-secrets` is under way"), "{step}: {text}");
+    }
+    other.batch_execute("ROLLBACK").await.unwrap();
+    let ended = tokio::task::spawn_blocking(move || process.wait()).await.unwrap().unwrap();
+    assert!(ended.success());
+    assert_eq!((before.len(), &secrets.ids("app-api")), (1, &before));
+    assert_eq!(secrets.ids("orchestrator"), before);
+    read_all(&server, &owner, &secrets).await;
+}
+
+/// The first rotation removes no key, and is unfinished while a text of `CIAL_SSO_SECRET` is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_the_first_rotation_is_checked() {
+    let secrets = Secrets::new();
+    let (server, _owner) = with_secrets(&secrets).await;
+    let before = server.row("globex").await.spec().sealed_env.unwrap();
+    secrets.succeed(&server.database, "start").await;
+    let late = format!(
+        "UPDATE tenants SET app = jsonb_set(app, '{{sealed_env}}', to_jsonb('{before}'::text)) WHERE slug = 'globex'"
+    );
+    server.database.sql(&late).await;
+    let refused = secrets.run(&server.database, "finish").await;
+    assert_eq!(refused.status.code(), Some(1));
+    let named = "1 text sealed with sso-secret: variables of tenant globex";
+    assert!(said(&refused).contains(named), "{}", said(&refused));
+    secrets.succeed(&server.database, "start").await;
+    secrets.finish(&server.database).await;
 }

@@ -92,7 +92,7 @@ async fn reset(terminal: &mut Terminal<'_>, installation: &Installation) -> Resu
 fn rotate(terminal: &mut Terminal<'_>) -> Result<()> {
     for _ in 0..2 {
         let output = terminal.run("docker compose run --rm -T rotate-secrets start")?;
-        output.contains("are encrypted with the new key")?;
+        output.contains("encrypted with the new key")?;
     }
     let output = terminal.run("docker compose run --rm -T rotate-secrets status")?;
     output.contains("opens: ")?;

@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::engine::{Engine, INSPECT_TIMEOUT, optional, with_timeout};
+use self::load::LoadLocks;
 use self::pull::Removals;
 use self::subnet_pool::Pool;
 pub use self::template::ContainerTemplate;
@@ -97,6 +98,7 @@ pub struct DockerDriver {
     /// wrap an image or remove one.
     wrapping: RwLock<()>,
     removals: Removals,
+    loads: LoadLocks,
     events: broadcast::Sender<EngineEvent>,
     _follower: AbortOnDropHandle<()>,
 }
@@ -133,6 +135,7 @@ impl DockerDriver {
             subnets: network::Subnets::new(pool),
             wrapping: RwLock::default(),
             removals: Removals::default(),
+            loads: LoadLocks::default(),
             events,
             _follower: AbortOnDropHandle::new(tokio::spawn(follower)),
         })

@@ -1,8 +1,11 @@
-//! What of a tarball of `docker save` reaches the engine. Pure.
+//! Filters a tarball of `docker save` on its way to the engine. Pure.
 //!
 //! The engine gives an image every name that the tarball mentions, also one that another image has, such as those of the platform. So the
 //! list of images is replaced by one with a name of our own, other lists are left out, and every header is written anew: the engine
 //! cannot read another name or size than this code judged.
+//!
+//! The engine decompresses a tarball by its first bytes, which are those of the first entry's name. So the first entry is our own
+//! ([`DIRECTORY`]): it begins like no compressed file, whatever the tarball begins with.
 
 use std::collections::HashSet;
 use std::str;
@@ -11,17 +14,19 @@ use serde::Deserialize;
 use serde_json::json;
 
 const BLOCK: usize = 512;
+/// The first entry that the engine gets: an empty directory, which no image needs.
+const DIRECTORY: &str = "upload";
 const MANIFEST: &str = "manifest.json";
 /// Lists of images in other formats. With any of them an engine may ignore [`MANIFEST`].
 const OTHER_LISTS: [&str; 3] = ["repositories", "index.json", "oci-layout"];
 const MAX_MANIFEST_BYTES: u64 = 1 << 20;
 const MAX_NAME_BYTES: usize = 100;
 const MAX_ENTRIES: usize = 10_000;
-/// What eleven octal digits can say.
+/// The largest number of eleven octal digits.
 const MAX_ENTRY_BYTES: u64 = (8 << 30) - 1;
 const LAYER: &str = "/layer.tar";
 
-/// Why a tarball is not loaded. The message completes "the tarball …".
+/// A fault for which a tarball is not loaded. The message completes "the tarball …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Fault {
     #[error("is compressed or no tar: give what `docker save` writes, as it is")]
@@ -42,7 +47,7 @@ pub(super) enum Fault {
     TooLarge(String),
 }
 
-/// What is done with the content of an entry.
+/// The treatment of an entry's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handling {
     Keep,
@@ -51,9 +56,10 @@ enum Handling {
     Collect,
 }
 
-/// Where the reader stands.
+/// The reader's place in the tarball.
 #[derive(Debug)]
 enum Position {
+    Start,
     Header,
     /// In the content of an entry and the zeros behind it.
     Content {
@@ -82,11 +88,11 @@ impl Filter {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            position: Position::Header,
+            position: Position::Start,
             header: Vec::with_capacity(BLOCK),
             manifest: Vec::new(),
             has_manifest: false,
-            names: HashSet::new(),
+            names: HashSet::from([DIRECTORY.to_owned()]),
             links: HashSet::new(),
         }
     }
@@ -99,6 +105,13 @@ impl Filter {
         let mut out = Vec::with_capacity(bytes.len() + BLOCK);
         while !bytes.is_empty() {
             bytes = match self.position {
+                Position::Start => {
+                    let name = format!("{DIRECTORY}/");
+                    let entry = Entry { name, kind: b'5', bytes: 0, link: String::new() };
+                    out.extend_from_slice(&entry.header());
+                    self.position = Position::Header;
+                    bytes
+                }
                 Position::Header => self.take_header(bytes, &mut out)?,
                 Position::Content { handling, left, padding } => {
                     self.take_content(bytes, &mut out, handling, left, padding)?
@@ -110,16 +123,17 @@ impl Filter {
         Ok(out)
     }
 
+    /// Returns whether the engine gets nothing more: it has an image to load.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.position, Position::End)
+    }
+
     /// Checks that the tarball is whole.
     ///
     /// # Errors
-    /// It ended too early, or lacks the list of images.
+    /// It ended too early.
     pub(super) fn finish(&self) -> Result<(), Fault> {
-        match self.position {
-            Position::End if self.has_manifest => Ok(()),
-            Position::End => Err(Fault::NoManifest),
-            Position::Header | Position::Content { .. } => Err(Fault::CutOff),
-        }
+        if self.is_whole() { Ok(()) } else { Err(Fault::CutOff) }
     }
 
     fn take_header<'a>(&mut self, bytes: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], Fault> {
@@ -130,6 +144,10 @@ impl Filter {
         }
         let block = std::mem::take(&mut self.header);
         if block.iter().all(|byte| *byte == 0) {
+            // Before the end marker, after which the engine loads what it has.
+            if !self.has_manifest {
+                return Err(Fault::NoManifest);
+            }
             out.extend_from_slice(&[0; 2 * BLOCK]);
             self.position = Position::End;
             return Ok(rest);
@@ -196,7 +214,6 @@ impl Filter {
         if matches!(entry.kind, b'x' | b'g') {
             return Ok(Handling::Drop);
         }
-        let is_plain = |part: &str| !part.is_empty() && part != "." && part != "..";
         let name = entry.name.strip_suffix('/').unwrap_or(&entry.name);
         let has_link_above =
             name.match_indices('/').any(|(at, _)| self.links.contains(&name[..at]));
@@ -214,7 +231,7 @@ impl Filter {
             b'0' => Ok(Handling::Keep),
             b'5' if entry.bytes == 0 => Ok(Handling::Keep),
             // Engines before version 25 save a layer that is there already as a link to it.
-            b'2' if name.ends_with(LAYER) && entry.link.ends_with(LAYER) && entry.bytes == 0 => {
+            b'2' if name.ends_with(LAYER) && entry.is_link_to_layer() => {
                 self.links.insert(name.to_owned());
                 Ok(Handling::Keep)
             }
@@ -236,7 +253,7 @@ impl Filter {
         let [Image { config, layers }] = images.as_slice() else {
             return Err(Fault::SeveralImages(images.len()));
         };
-        let list = json!([{ "Config": config, "RepoTags": [self.name], "Layers": layers }]);
+        let list = json!([{ "Config": config, "Layers": layers, "RepoTags": [self.name] }]);
         let text = list.to_string();
         let bytes = text.len() as u64;
         let entry = Entry { name: MANIFEST.to_owned(), kind: b'0', bytes, link: String::new() };
@@ -286,6 +303,13 @@ impl Entry {
         Ok(Self { name, kind, bytes, link })
     }
 
+    fn is_link_to_layer(&self) -> bool {
+        let mut parts = self.link.split('/');
+        self.bytes == 0
+            && self.link.ends_with(LAYER)
+            && parts.all(|part| part == ".." || is_plain(part))
+    }
+
     /// A header that says this and nothing else.
     fn header(&self) -> [u8; BLOCK] {
         let mut header = tar::Header::new_ustar();
@@ -305,6 +329,13 @@ impl Entry {
         header.set_cksum();
         *header.as_bytes()
     }
+}
+
+/// Returns whether a part of a name has the characters of `docker save` alone: no control character, and none that a reader of
+/// another format takes for its own.
+fn is_plain(part: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+    !part.is_empty() && part != "." && part != ".." && part.bytes().all(is_allowed)
 }
 
 /// The sum of a header, whose own field counts as blanks.
@@ -389,6 +420,7 @@ mod tests {
             for piece in [1, 511, 512, 513, 4_096] {
                 assert_eq!(filter(&tarball, piece).unwrap(), whole, "{piece}");
             }
+            assert!(whole.starts_with(b"upload/"));
             let mut found = contents(&whole);
             found.sort();
             let list = format!(
@@ -400,10 +432,34 @@ mod tests {
                 ("b/layer.tar", ""),
                 ("c.json", "{}"),
                 (MANIFEST, &list),
+                ("upload/", ""),
             ];
             let found: Vec<_> = found.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
             assert_eq!(found, expected);
         }
+    }
+
+    /// The engine reads the first bytes as the magic number of a compression.
+    #[test]
+    fn the_engine_takes_no_name_for_the_beginning_of_a_compressed_tarball() {
+        let list = file(MANIFEST, LIST.as_bytes());
+        for name in ["P*M\x18x\x7f", "BZh91AY&SY", "a/P*M\x18", "BZh91AY SY", "é"] {
+            let mut filter = Filter::new(NAME.to_owned());
+            let error = filter.push(&tarball(&[file(name, b""), list.clone()])).unwrap_err();
+            assert_eq!(error, Fault::Entry(name.to_owned()));
+        }
+        for name in ["BZh91AYxSY", "blobs/sha256/a-b_c:d.e"] {
+            let out = filter(&tarball(&[file(name, b""), list.clone()]), 512).unwrap();
+            assert!(out.starts_with(b"upload/"), "{name}");
+            assert!(contents(&out).iter().any(|(found, _)| found == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tarball_without_a_list_gets_no_end() {
+        let mut filter = Filter::new(NAME.to_owned());
+        let pushed = filter.push(&tarball(&[file("c.json", b"{}")]));
+        assert_eq!((pushed, filter.is_whole()), (Err(Fault::NoManifest), false));
     }
 
     #[test]
@@ -421,6 +477,8 @@ mod tests {
                 vec![entry(b'2', "a/layer.tar", "../b/layer.tar", b""), file("a/layer.tar/x", b"")],
                 "no image needs",
             ),
+            (vec![entry(b'2', "a/layer.tar", "/etc/layer.tar", b"")], "no image needs"),
+            (vec![file(DIRECTORY, b"")], "no image needs"),
             (vec![entry(b'L', "././@LongLink", "", b"manifest.json")], "no image needs"),
             (vec![file(MANIFEST, two.as_bytes())], "holds 2 images"),
             (vec![file(MANIFEST, b"[]")], "holds 0 images"),

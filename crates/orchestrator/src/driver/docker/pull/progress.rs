@@ -84,8 +84,9 @@ impl Progress {
         for layer in self.layers.values().filter(|layer| layer.stage != Stage::Unknown) {
             summary.layers += 1;
             summary.layers_done += u32::from(layer.stage == Stage::Done);
-            summary.bytes += layer.received;
-            summary.bytes_total += layer.total;
+            // The engine's numbers are not checked.
+            summary.bytes = summary.bytes.saturating_add(layer.received);
+            summary.bytes_total = summary.bytes_total.saturating_add(layer.total);
         }
         summary
     }
@@ -139,6 +140,8 @@ mod tests {
         assert_eq!(say("a", "Extracting", 3, 100), (1, 2, 100, 100));
         assert_eq!(say("a", "Pull complete", 0, 0), (2, 2, 100, 100));
         assert_eq!(say("", "Digest: sha256:…", 0, 0), (2, 2, 100, 100));
+        let most = u64::MAX;
+        assert_eq!(say("c", "Downloading", most, most), (2, 3, most, most), "no overflow");
     }
 
     #[test]
