@@ -57,7 +57,7 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppSpec>,
     /// Without `database_bytes`, which concerns no container.
-    #[serde(default, with = "ContainerLimits")]
+    #[serde(default, with = "container_limits")]
     pub limits: Limits,
     #[serde(default)]
     pub policy: Policy,
@@ -105,15 +105,42 @@ impl Limits {
 
 /// [`Limits`] as the orchestrator receives them. It refuses fields that it does not know, so that each field here makes every tenant
 /// wait until the orchestrator is upgraded, too.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Limits", deny_unknown_fields, default)]
-struct ContainerLimits {
-    cpu_millis: u32,
-    memory_bytes: u64,
-    pids: u32,
-    disk_bytes: u64,
-    #[serde(skip)]
-    database_bytes: u64,
+mod container_limits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Limits;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct ContainerLimits {
+        cpu_millis: u32,
+        memory_bytes: u64,
+        pids: u32,
+        disk_bytes: u64,
+    }
+
+    impl From<&Limits> for ContainerLimits {
+        fn from(limits: &Limits) -> Self {
+            let &Limits { cpu_millis, memory_bytes, pids, disk_bytes, database_bytes: _ } = limits;
+            Self { cpu_millis, memory_bytes, pids, disk_bytes }
+        }
+    }
+
+    impl Default for ContainerLimits {
+        fn default() -> Self {
+            Self::from(&Limits::default())
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(limits: &Limits, to: S) -> Result<S::Ok, S::Error> {
+        ContainerLimits::from(limits).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Limits, D::Error> {
+        let ContainerLimits { cpu_millis, memory_bytes, pids, disk_bytes } =
+            ContainerLimits::deserialize(from)?;
+        Ok(Limits { cpu_millis, memory_bytes, pids, disk_bytes, ..Limits::default() })
+    }
 }
 
 impl Default for Limits {
