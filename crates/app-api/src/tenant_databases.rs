@@ -124,12 +124,13 @@ impl TenantDatabases {
     /// [`OpenError`].
     pub async fn open(&self, tenant: &Tenant) -> Result<WorkConnection, OpenError> {
         let Some(database) = &tenant.database else { return Err(OpenError::NotReady) };
+        // A closed schema is not migrated before it is open again.
+        if let Some(excess) = database.excess {
+            return Err(OpenError::Closed(excess.describe()));
+        }
         let latest = tenant_database::latest_version().map_err(OpenError::Refused)?;
         if database.version < latest {
             return Err(OpenError::NotReady);
-        }
-        if let Some(excess) = database.excess {
-            return Err(OpenError::Closed(excess.describe()));
         }
         let (own, all) = (self.places.of(tenant.tenant_id()), self.work_connections.clone());
         // In this order: who waits for a place of its own tenant keeps none from the others.

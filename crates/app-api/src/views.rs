@@ -15,7 +15,7 @@ use crate::sleep_status;
 use crate::tenant::Tenant;
 use crate::tenant::database::DatabaseExcess;
 
-/// What is known of a tenant beside its row.
+/// The facts about a tenant beside its row.
 #[derive(Default)]
 pub struct Observed {
     /// The orchestrator's current status of the tenant, if it is available. It is newer than the row.

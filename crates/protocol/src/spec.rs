@@ -56,7 +56,8 @@ pub struct Spec {
     /// The program of an app in the image; `None` is an image whose entry point is our supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<AppSpec>,
-    #[serde(default)]
+    /// Without `database_bytes`, which concerns no container.
+    #[serde(default, with = "container_limits")]
     pub limits: Limits,
     #[serde(default)]
     pub policy: Policy,
@@ -87,8 +88,59 @@ pub struct Limits {
     #[cfg_attr(feature = "openapi", schema(minimum = 67108864, maximum = 1125899906842624_u64))]
     pub disk_bytes: u64,
     /// The tenant's schema with its indexes. Measured: nothing connects to a schema above its limit.
+    // Rows and archives of earlier releases lack the field: their schemas stay as large as they are.
     #[cfg_attr(feature = "openapi", schema(minimum = 16777216, maximum = 1125899906842624_u64))]
+    #[serde(default = "max_database_bytes")]
     pub database_bytes: u64,
+}
+
+const fn max_database_bytes() -> u64 {
+    Limits::MAX_DATABASE_BYTES
+}
+
+impl Limits {
+    /// 1 PiB: no bound.
+    pub const MAX_DATABASE_BYTES: u64 = 1 << 50;
+}
+
+/// [`Limits`] as the orchestrator receives them. It refuses fields that it does not know, so that each field here makes every tenant
+/// wait until the orchestrator is upgraded, too.
+mod container_limits {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Limits;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct ContainerLimits {
+        cpu_millis: u32,
+        memory_bytes: u64,
+        pids: u32,
+        disk_bytes: u64,
+    }
+
+    impl From<&Limits> for ContainerLimits {
+        fn from(limits: &Limits) -> Self {
+            let &Limits { cpu_millis, memory_bytes, pids, disk_bytes, database_bytes: _ } = limits;
+            Self { cpu_millis, memory_bytes, pids, disk_bytes }
+        }
+    }
+
+    impl Default for ContainerLimits {
+        fn default() -> Self {
+            Self::from(&Limits::default())
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(limits: &Limits, to: S) -> Result<S::Ok, S::Error> {
+        ContainerLimits::from(limits).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Limits, D::Error> {
+        let ContainerLimits { cpu_millis, memory_bytes, pids, disk_bytes } =
+            ContainerLimits::deserialize(from)?;
+        Ok(Limits { cpu_millis, memory_bytes, pids, disk_bytes, ..Limits::default() })
+    }
 }
 
 impl Default for Limits {

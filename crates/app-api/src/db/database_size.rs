@@ -28,9 +28,9 @@ pub struct MeasuredSchema {
     pub can_login: bool,
 }
 
-/// Lets no statement of the connection wait for long: a tenant may lock its tables whenever it likes.
+/// Lets no statement of the connection take long: a tenant may lock its tables whenever it likes, and make as many as it likes.
 pub async fn bound_waits(conn: &mut Conn) -> QueryResult<()> {
-    conn.batch_execute("SET lock_timeout = '2s'").await
+    conn.batch_execute("SET lock_timeout = '2s'; SET statement_timeout = '30s'").await
 }
 
 /// The roles of tenants that have a session. `conn` is the provisioner's, which has the rights of every tenant's role.
@@ -57,17 +57,16 @@ pub async fn measure(
         locking AS MATERIALIZED (
             SELECT DISTINCT usename::text AS role FROM pg_locks JOIN pg_stat_activity USING (pid)
             WHERE locktype = 'relation' AND mode = 'AccessExclusiveLock' AND usename = ANY ($2)
+        ),
+        states AS MATERIALIZED (
+            SELECT schema, role IN (SELECT role FROM locking) AS is_locked, coalesce(rolcanlogin, false) AS can_login
+            FROM wanted LEFT JOIN pg_roles ON rolname = role
         )
-        SELECT schema, is_locked, can_login, CASE WHEN is_locked THEN 0 ELSE coalesce((
-            SELECT sum(pg_total_relation_size(c.oid))
-            FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
-            WHERE nspname = schema AND relkind IN ('r', 'm', 'S')
-        ), 0) END::bigint AS bytes
-        FROM (
-            SELECT schema, role IN (SELECT role FROM locking) AS is_locked,
-                coalesce((SELECT rolcanlogin FROM pg_roles WHERE rolname = role), false) AS can_login
-            FROM wanted
-        ) AS roles";
+        SELECT schema, is_locked, can_login, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes
+        FROM states
+        LEFT JOIN pg_namespace n ON nspname = schema AND NOT is_locked
+        LEFT JOIN pg_class c ON relnamespace = n.oid AND relkind IN ('r', 'm', 'S')
+        GROUP BY schema, is_locked, can_login";
     let (schemas, roles): (Vec<_>, Vec<_>) =
         databases.iter().map(|names| (names.schema.as_str(), names.user.as_str())).unzip();
     let query = diesel::sql_query(query).bind::<Array<Text>, _>(schemas);

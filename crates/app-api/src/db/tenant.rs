@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::columns::{JsonColumn, TextColumn};
 use super::schema::tenants::{self, dsl};
-use super::schema::{memberships, releases};
+use super::schema::{memberships, releases, tenant_imports as imports};
 use super::{Conn, app};
 use crate::apps::Followed;
 use crate::tenant::change::Changeable;
@@ -243,18 +243,19 @@ pub async fn all(conn: &mut Conn) -> QueryResult<Vec<Tenant>> {
     Ok(rows.into_iter().map(Tenant::from).collect())
 }
 
-/// The tenants whose schemas lack a migration up to `version`. Versions are ordered as texts.
+/// The tenants whose schemas lack a migration up to `version`, and are not closed. Versions are ordered as texts.
 pub async fn with_older_database(conn: &mut Conn, version: &str) -> QueryResult<Vec<Tenant>> {
     let is_older = sql::<Nullable<Bool>>("database ->> 'version' < ").bind::<Text, _>(version);
     let kept = dsl::desired.ne(Desired::Deleted.as_str());
-    let query = dsl::tenants.filter(kept.nullable().and(is_older));
+    let is_open = sql::<Nullable<Bool>>("database ->> 'excess' IS NULL");
+    let query = dsl::tenants.filter(kept.nullable().and(is_older).and(is_open));
     let rows: Vec<TenantRow> =
         query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())
 }
 
-/// The tenants that have a database and are not being deleted: all of them, or those whose role is one of `roles` or whose database
-/// is closed.
+/// The tenants that have a database and are neither being deleted nor imported: all of them, or those whose role is one of `roles`
+/// or whose database is closed. An import that is ended in the middle leaves nothing, and archives have a bound of their own.
 pub async fn with_database(conn: &mut Conn, roles: Option<&[String]>) -> QueryResult<Vec<Tenant>> {
     let kept = dsl::desired.ne(Desired::Deleted.as_str());
     let has_database = sql::<Nullable<Bool>>("database ->> 'user' IS NOT NULL");
@@ -263,7 +264,10 @@ pub async fn with_database(conn: &mut Conn, roles: Option<&[String]>) -> QueryRe
         .sql(" OR database ->> 'user' = ANY (")
         .bind::<Array<Text>, _>(roles.unwrap_or_default())
         .sql(") OR database ->> 'excess' IS NOT NULL)");
-    let query = dsl::tenants.filter(kept.nullable().and(has_database).and(is_wanted));
+    let is_imported = dsl::id.eq_any(imports::table.select(imports::tenant_id));
+    let query = dsl::tenants
+        .filter(kept.nullable().and(has_database).and(is_wanted))
+        .filter(diesel::dsl::not(is_imported));
     let rows: Vec<TenantRow> =
         query.order(dsl::slug).select(TenantRow::as_select()).load(conn).await?;
     Ok(rows.into_iter().map(Tenant::from).collect())

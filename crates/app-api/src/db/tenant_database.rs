@@ -156,7 +156,7 @@ fn role_settings(names: &DatabaseNames, password: &Secret) -> Vec<String> {
 /// Undoes what a tenant changed about its role, such as the password. `conn` is the provisioner's.
 ///
 /// # Errors
-/// Also when the schema is closed: the role must not log in then.
+/// Also when the schema is closed or the tenant is being deleted: the role must not log in then.
 pub async fn restore_role(
     conn: &mut Conn,
     tenant: TenantId,
@@ -165,9 +165,11 @@ pub async fn restore_role(
 ) -> anyhow::Result<()> {
     let settings = role_settings(names, password).join(";\n");
     conn.transaction(async |conn| -> anyhow::Result<()> {
-        // Held to the end: whoever closes the schema at this moment waits, and takes the right to log in away afterwards.
-        let row = dsl::tenants.find(tenant.uuid()).select(dsl::database).for_share();
-        let database: Value = row.first(conn).await?;
+        // Held to the end: who closes the schema or deletes the tenant at this moment waits, and takes the right to log in
+        // away afterwards.
+        let row = dsl::tenants.find(tenant.uuid()).select((dsl::database, dsl::desired));
+        let (database, desired): (Value, String) = row.for_share().first(conn).await?;
+        anyhow::ensure!(desired != Desired::Deleted.as_str(), "the tenant is being deleted");
         anyhow::ensure!(database.get("excess").is_none(), "the schema is closed");
         Ok(conn.batch_execute(&settings).await?)
     })

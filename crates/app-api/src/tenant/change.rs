@@ -92,7 +92,7 @@ pub const PIDS: RangeInclusive<u64> = 32..=1_000_000;
 /// 64 MiB to 1 PiB.
 pub const DISK_BYTES: RangeInclusive<u64> = (64 << 20)..=(1 << 50);
 /// 16 MiB to 1 PiB. An empty schema has half a MiB.
-pub const DATABASE_BYTES: RangeInclusive<u64> = (16 << 20)..=(1 << 50);
+pub const DATABASE_BYTES: RangeInclusive<u64> = (16 << 20)..=Limits::MAX_DATABASE_BYTES;
 /// At most a year.
 pub const SECONDS: RangeInclusive<u64> = 0..=31_536_000;
 

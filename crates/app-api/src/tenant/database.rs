@@ -60,6 +60,7 @@ impl DatabaseExcess {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeStep {
     Stay,
+    /// Also for a schema that is closed already, when its limit was changed and it still does not fit.
     Close(DatabaseExcess),
     Open,
 }
@@ -71,10 +72,12 @@ pub fn next_size_step(
     used_bytes: u64,
     limit_bytes: u64,
 ) -> SizeStep {
+    let is_limit_shown = excess.is_some_and(|excess| excess.limit_bytes == limit_bytes);
     match (excess, used_bytes > limit_bytes) {
-        (None, true) => SizeStep::Close(DatabaseExcess { used_bytes, limit_bytes }),
+        (Some(_), true) if is_limit_shown => SizeStep::Stay,
+        (_, true) => SizeStep::Close(DatabaseExcess { used_bytes, limit_bytes }),
         (Some(_), false) => SizeStep::Open,
-        (None, false) | (Some(_), true) => SizeStep::Stay,
+        (None, false) => SizeStep::Stay,
     }
 }
 
@@ -166,6 +169,13 @@ mod tests {
             (None, 11, 10, SizeStep::Close(excess)),
             (Some(excess), 11, 10, SizeStep::Stay),
             (Some(excess), 12, 10, SizeStep::Stay),
+            // The owner reads the limit of today.
+            (
+                Some(excess),
+                13,
+                12,
+                SizeStep::Close(DatabaseExcess { used_bytes: 13, limit_bytes: 12 }),
+            ),
             (Some(excess), 11, 11, SizeStep::Open),
             (Some(excess), 0, 10, SizeStep::Open),
         ] {

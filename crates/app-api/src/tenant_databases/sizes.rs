@@ -23,19 +23,31 @@ use crate::tenant::database::{DatabaseExcess, ProvisionedDatabase, SizeStep, nex
 
 /// Tenants with a session are measured at this interval, and so are those that are closed.
 pub const SIZE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
-/// Of so many rounds one measures all tenants: one may have written between two rounds.
+/// One in this many rounds measures all tenants: a tenant may have written between two rounds.
 const ROUNDS_OF_ALL: u32 = 20;
-/// A tenant that could not be measured in so many rounds loses its sessions, with their locks, and is measured then.
+/// A tenant that could not be measured in this many rounds loses its sessions, with their locks, and cannot log in until it is measured.
 const MAX_UNMEASURED: u32 = 20;
 /// Schemas that one statement measures.
 const BATCH: usize = 100;
 
-/// What is remembered between rounds.
+/// The memory from round to round.
 #[derive(Default)]
 struct SizeWatch {
+    /// Those that succeeded.
     rounds: u32,
-    /// In how many rounds in a row a tenant could not be measured.
+    /// The number of rounds in a row in which a tenant could not be measured.
     unmeasured: HashMap<Uuid, u32>,
+    /// The roles that the next round checks also without a session: the last one left them unfinished, perhaps without the right
+    /// to log in.
+    unfinished: HashSet<String>,
+}
+
+/// Whether a round is done with a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Checked {
+    Done,
+    /// The next round checks the tenant again.
+    Unfinished,
 }
 
 impl TenantDatabases {
@@ -46,9 +58,9 @@ impl TenantDatabases {
         let mut watch = SizeWatch::default();
         loop {
             interval.tick().await;
-            // The next round follows; while the server is down nobody writes.
+            // The next round follows, over all tenants if this one was; while the server is down nobody writes.
             if let Err(error) = self.check_sizes(&mut watch, clock.now()).await {
-                tracing::debug!(error = format!("{error:#}"), "measuring databases failed");
+                tracing::warn!(error = format!("{error:#}"), "measuring databases failed");
             }
         }
     }
@@ -59,8 +71,9 @@ impl TenantDatabases {
         database_size::bound_waits(&mut conn).await?;
         let busy = database_size::busy_roles(&mut conn).await?;
         let is_of_all = watch.rounds.is_multiple_of(ROUNDS_OF_ALL);
-        watch.rounds = watch.rounds.wrapping_add(1);
-        let roles = (!is_of_all).then_some(busy.as_slice());
+        let mut roles = busy.clone();
+        roles.extend(watch.unfinished.iter().cloned());
+        let roles = (!is_of_all).then_some(roles.as_slice());
         let tenants = tenant::with_database(&mut *self.database.conn().await?, roles).await?;
         let busy: HashSet<_> = busy.into_iter().collect();
         for tenants in tenants.chunks(BATCH) {
@@ -76,12 +89,19 @@ impl TenantDatabases {
                 let Some(measured) = measured.get(&self.names(tenant).schema) else { continue };
                 // One tenant holds up no other.
                 let checked = self.check_size(&mut conn, tenant, measured, watch, &busy, now).await;
-                if let Err(error) = checked {
+                let checked = checked.unwrap_or_else(|error| {
                     let error = format!("{error:#}");
                     tracing::warn!(tenant = %tenant.id, slug = %tenant.slug, error, "bounding a database failed");
-                }
+                    Checked::Unfinished
+                });
+                let user = self.names(tenant).user;
+                match checked {
+                    Checked::Done => watch.unfinished.remove(&user),
+                    Checked::Unfinished => watch.unfinished.insert(user),
+                };
             }
         }
+        watch.rounds = watch.rounds.wrapping_add(1);
         Ok(())
     }
 
@@ -93,22 +113,33 @@ impl TenantDatabases {
         watch: &mut SizeWatch,
         busy: &HashSet<String>,
         now: Timestamp,
-    ) -> anyhow::Result<()> {
-        let Some(database) = &tenant.database else { return Ok(()) };
+    ) -> anyhow::Result<Checked> {
+        let Some(database) = &tenant.database else { return Ok(Checked::Done) };
         let mut measured = measured.clone();
         if measured.is_locked {
             let rounds = watch.unmeasured.entry(tenant.id).or_default();
             *rounds += 1;
             if *rounds < MAX_UNMEASURED {
-                return Ok(());
+                return Ok(Checked::Done);
             }
-            tracing::warn!(tenant = %tenant.id, slug = %tenant.slug, "sessions ended: their locks keep the database from being measured");
-            tenant_database::end_sessions(conn, &database.user).await?;
-            let again = database_size::measure(conn, &[self.names(tenant)]).await?;
-            let Some(again) = again.into_iter().find(|again| !again.is_locked) else {
-                return Ok(());
-            };
-            measured = again;
+            // A client that connects again at once must not lock anew. While sessions go on, the role stays without its right.
+            tracing::warn!(tenant = %tenant.id, slug = %tenant.slug, "sessions ended: the database cannot be measured beside them");
+            tenant_database::end_connections(conn, &database.user).await?;
+            match database_size::measure(conn, &[self.names(tenant)]).await {
+                Ok(alone) => match alone.into_iter().find(|alone| !alone.is_locked) {
+                    Some(alone) => measured = alone,
+                    // A session began at this moment.
+                    None => return Ok(Checked::Unfinished),
+                },
+                Err(error) => {
+                    // Nothing is known of the schema, so its role may go on.
+                    if database.excess.is_none() {
+                        self.allow_login(conn, tenant, database).await?;
+                    }
+                    watch.unmeasured.remove(&tenant.id);
+                    return Err(error.into());
+                }
+            }
         }
         watch.unmeasured.remove(&tenant.id);
         let used = u64::try_from(measured.bytes).unwrap_or_default();
@@ -119,22 +150,32 @@ impl TenantDatabases {
             SizeStep::Open => None,
         };
         if excess != database.excess && !self.record_excess(tenant, database, excess, now).await? {
-            // Another process changed the row; the next round sees it.
-            return Ok(());
+            // Another process changed the row.
+            return Ok(Checked::Unfinished);
         }
         let is_busy = busy.contains(&database.user);
         if excess.is_some() && (measured.can_login || is_busy) {
             tenant_database::end_connections(conn, &database.user).await?;
         } else if excess.is_none() && !measured.can_login {
-            let id = tenant.tenant_id();
-            let password = keys::tenant_database_password(&self.master, id);
-            let names = database.names(&tenant.slug);
-            tenant_database::restore_role(conn, id, &names, &password).await?;
+            self.allow_login(conn, tenant, database).await?;
         }
-        Ok(())
+        Ok(Checked::Done)
     }
 
-    /// Records that a schema is closed, or open again. `false`: another process changed the row first.
+    /// Lets the role of a schema that is open log in.
+    async fn allow_login(
+        &self,
+        conn: &mut Conn,
+        tenant: &Tenant,
+        database: &ProvisionedDatabase,
+    ) -> anyhow::Result<()> {
+        let id = tenant.tenant_id();
+        let password = keys::tenant_database_password(&self.master, id);
+        let names = database.names(&tenant.slug);
+        tenant_database::restore_role(conn, id, &names, &password).await
+    }
+
+    /// Records that a schema is closed, by which limit, or open again. `false`: another process changed the row first.
     async fn record_excess(
         &self,
         tenant: &Tenant,
@@ -145,9 +186,15 @@ impl TenantDatabases {
         let id: TenantId = tenant.tenant_id();
         let next = ProvisionedDatabase { excess, ..database.clone() };
         let sizes = |excess: DatabaseExcess| json!({ "used_bytes": excess.used_bytes, "limit_bytes": excess.limit_bytes });
-        let entry = match (excess, database.excess) {
-            (Some(excess), _) => entry(Action::TenantDatabaseClose, tenant).after(sizes(excess)),
-            (None, Some(excess)) => entry(Action::TenantDatabaseOpen, tenant).before(sizes(excess)),
+        let entry = match (database.excess, excess) {
+            (None, Some(excess)) => {
+                Some(entry(Action::TenantDatabaseClose, tenant).after(sizes(excess)))
+            }
+            (Some(excess), None) => {
+                Some(entry(Action::TenantDatabaseOpen, tenant).before(sizes(excess)))
+            }
+            // Only the limit changed, and that has an entry of its own.
+            (Some(_), Some(_)) => None,
             (None, None) => return Ok(true),
         };
         let mut conn = self.database.conn().await?;
@@ -156,7 +203,9 @@ impl TenantDatabases {
                 if tenant_database::record(conn, id, database, &next).await? == 0 {
                     return Ok(false);
                 }
-                audit_log::append(conn, &entry, now).await?;
+                if let Some(entry) = &entry {
+                    audit_log::append(conn, entry, now).await?;
+                }
                 Ok::<_, QueryError>(true)
             })
             .await?;
@@ -178,6 +227,9 @@ async fn measure(conn: &mut Conn, tenants: &[Tenant]) -> HashMap<String, Measure
         Err(_) => {
             for one in &names {
                 let row = database_size::measure(conn, std::slice::from_ref(one)).await;
+                if let Err(error) = &row {
+                    tracing::warn!(schema = one.schema, %error, "measuring a database failed");
+                }
                 let row = row.ok().and_then(|rows| rows.into_iter().next());
                 let locked = MeasuredSchema {
                     schema: one.schema.clone(),

@@ -50,6 +50,11 @@ impl From<QueryError> for WorkError {
 }
 
 impl WorkError {
+    /// Whether the schema is above its limit, so that nothing connects to it.
+    fn is_of_closed_schema(&self) -> bool {
+        matches!(self, Self::Refused(error) if error.has_code(Code::TenantDatabaseFull))
+    }
+
     /// The error with its causes, for the log.
     fn into_text(self) -> String {
         format!("{:#}", ApiError::from(self).into_error())

@@ -80,7 +80,8 @@ pub async fn upload(
             tenant_packages::insert_piece(conn, row.id, number, piece).await?;
         }
         // Before the commit, and on another connection: no change lacks its entry, and the tenant's own triggers hold up
-        // nobody else's. A pin whose package is not committed names an id that nothing else gets.
+        // nobody else's. The pin of an upload that does not commit stays. The tenant may give its id to rows of its
+        // own, as it may change the rows of every package that it has.
         let mut central = app.conn().await?;
         let recorded = central.transaction(async |central| -> Result<_, ApiError> {
             if let (Some(pin), Some(signature)) = (&pin, &signature)

@@ -40,7 +40,7 @@ const IDLE_DELAY: Duration = Duration::from_secs(60);
 /// The delay after a failure. It doubles with each failure in a row.
 const ERROR_DELAY: Duration = Duration::from_secs(10);
 const MAX_ERROR_DOUBLINGS: u32 = 5;
-/// The most further tries to record the end of an attempt.
+/// The most further tries to record the end of an attempt in a schema that is open.
 const MAX_RECORD_RETRIES: usize = 5;
 /// The most steps for one tenant in a row: a tenant that keeps changing its records must not keep its place.
 const MAX_STEPS: usize = 1_000;
@@ -133,9 +133,9 @@ async fn drive(app: App, holder: Uuid, mut claim: Claim) {
         }
         Err(error) => {
             let delay = error_delay(claim.failures);
-            // A tenant that damaged its schema is tried ever less often, so that it delays nobody else. A fault of the
-            // platform does not count against the tenant.
-            if matches!(error, WorkError::Schema(_)) {
+            // A tenant that damaged or filled its schema is tried ever less often, so that it delays nobody else. A fault of
+            // the platform does not count against the tenant.
+            if counts_against_tenant(&error) {
                 claim.failures = claim.failures.saturating_add(1);
             }
             let error = error.into_text();
@@ -164,6 +164,10 @@ async fn release(
     }
     open_work::release(&mut conn, holder, claim, due_at.unwrap_or(now + IDLE_DELAY)).await?;
     Ok(())
+}
+
+fn counts_against_tenant(error: &WorkError) -> bool {
+    matches!(error, WorkError::Schema(_)) || error.is_of_closed_schema()
 }
 
 fn error_delay(failures: i32) -> Duration {
@@ -363,21 +367,32 @@ async fn record(
     let end = end_of(task, number, since, outcome, now);
     let of = (task.name.as_str(), number);
     let try_record = async || {
-        let mut conn = open(app, tenant).await?;
+        // Read anew: the schema may have been closed or opened since the attempt began.
+        let found = tenant::by_id(&mut *app.conn().await?, tenant.tenant_id()).await;
+        let Some(tenant) = found.map_err(ApiError::from)? else { return Ok(0) };
+        let mut conn = open(app, &tenant).await?;
         Ok::<_, WorkError>(tenant_executions::end_attempt(&mut conn, execution.id, of, &end).await?)
     };
-    // A success without a record counts as lost: the task would fail, or run a second time.
-    for _ in 0..MAX_RECORD_RETRIES {
+    // A success without a record counts as lost: the task would fail, or run a second time. While the schema is closed the record
+    // waits, and the claim is renewed.
+    let mut retries = MAX_RECORD_RETRIES;
+    loop {
         match try_record().await {
             Ok(changed) => return Ok(changed),
             Err(error) => {
+                let Some(left) = retries_after(&error, retries) else { return Err(error) };
+                retries = left;
                 let error = error.into_text();
                 tracing::warn!(tenant = %tenant.id, error, "recording an attempt failed");
                 tokio::time::sleep(ERROR_DELAY).await;
             }
         }
     }
-    try_record().await
+}
+
+/// The further tries to record an end after this error, of `retries` so far; `None` when there is no further one.
+fn retries_after(error: &WorkError, retries: usize) -> Option<usize> {
+    if error.is_of_closed_schema() { Some(retries) } else { retries.checked_sub(1) }
 }
 
 /// Returns the columns of a task after an attempt. `since`: the time of the first attempt in a row that could not begin, if there was one.
@@ -429,5 +444,24 @@ fn after_failure(task: &Task, attempt: i32, reason: &str, now: Timestamp) -> Att
         reason: Some(attempt::bounded(reason)),
         output: None,
         at: now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::problem::Code;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_attempt_outlasts_a_closed_schema_which_is_tried_ever_less_often() {
+        let refused = |code| WorkError::Refused(ApiError::new(code, "no"));
+        let closed = refused(Code::TenantDatabaseFull);
+        assert_eq!(retries_after(&closed, 0), Some(0));
+        assert!(counts_against_tenant(&closed));
+        let unavailable = refused(Code::DatabaseUnavailable);
+        assert_eq!(retries_after(&unavailable, 1), Some(0));
+        assert_eq!(retries_after(&unavailable, 0), None);
+        assert!(!counts_against_tenant(&unavailable));
     }
 }

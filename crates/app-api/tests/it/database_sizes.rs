@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use diesel_async::SimpleAsyncConnection as _;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse};
-use crate::packages::{DESCRIPTION, archive, call, two_tenants_of, upload};
+use crate::packages::{DESCRIPTION, archive, call, two_tenants, two_tenants_of, upload};
 use crate::tenant_databases::connect_as;
 
 const ACME: &str = "/v1/tenants/acme";
@@ -148,6 +149,113 @@ async fn a_lock_hides_the_size_of_a_schema_for_some_rounds_only() {
     assert!(globex["database"]["used_bytes"].is_u64(), "{globex}");
 }
 
+async fn lock_again_and_again(server: &Server, table: usize) {
+    let lock = format!("BEGIN; LOCK TABLE locked_{table}; SELECT pg_sleep(60)");
+    loop {
+        match connect_as(server, "acme").await {
+            Ok(client) => _ = client.batch_execute(&lock).await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_connects_again_and_locks_in_a_loop_hides_no_size() {
+    let (server, owner, _) = with_watch().await;
+    let acme = connect_as(&server, "acme").await.unwrap();
+    fill(&acme).await.unwrap();
+    for table in 0..6 {
+        acme.batch_execute(&format!("CREATE TABLE locked_{table} ()")).await.unwrap();
+    }
+    let lockers = (0..6).map(|table| lock_again_and_again(&server, table));
+    let locks = "pg_locks WHERE mode = 'AccessExclusiveLock' AND locktype = 'relation' AND granted";
+    let closed = async {
+        while server.database.count(locks).await < 6 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(limit(&owner, LIMIT).await.status, 200);
+        until(&owner, "closed", is_closed).await;
+    };
+    tokio::select! {
+        _ = futures_util::future::join_all(lockers) => panic!("the clients ended"),
+        () = closed => {}
+    }
+    until_login(&server, false).await;
+    // One that fits gets its right to log in back.
+    assert_eq!(limit(&owner, 1 << 30).await.status, 200);
+    until_login(&server, true).await;
+}
+
+async fn used(owner: &TestClient, path: &str) -> u64 {
+    owner.get(path).await.json()["database"]["used_bytes"].as_u64().unwrap_or_default()
+}
+
+/// Its writer is a session of the tenant's role.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_is_imported_is_not_measured() {
+    let (server, owner, _) = with_watch().await;
+    assert_eq!(limit(&owner, LIMIT).await.status, 200);
+    let globex_until = async |is_large: bool| {
+        let is_so = async || Ok((used(&owner, "/v1/tenants/globex").await > LIMIT) == is_large);
+        testkit::eventually("the size of globex", TEST_TIMEOUT, is_so).await.unwrap();
+    };
+    let import =
+        "INSERT INTO tenant_imports SELECT id, '2100-01-01' FROM tenants WHERE slug = 'acme'";
+    server.database.sql(import).await;
+    let globex = connect_as(&server, "globex").await.unwrap();
+    fill(&globex).await.unwrap();
+    // The rounds from here on began after the import did.
+    globex_until(true).await;
+    let acme = connect_as(&server, "acme").await.unwrap();
+    fill(&acme).await.unwrap();
+    globex.batch_execute("DROP TABLE big").await.unwrap();
+    globex_until(false).await;
+    assert!(used(&owner, ACME).await < LIMIT);
+    server.database.sql("DELETE FROM tenant_imports").await;
+    until(&owner, "closed", is_closed).await;
+}
+
+/// Also one that an upgrade finds closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_schema_that_lacks_a_migration_is_refused_as_closed() {
+    let (server, _, [key, _]) = two_tenants(FakeOrchestrator::obedient()).await;
+    let excess = r#"{ "version": "0", "excess": { "used_bytes": 2, "limit_bytes": 1 } }"#;
+    let close = format!("UPDATE tenants SET database = database || '{excess}' WHERE slug = 'acme'");
+    server.database.sql(&close).await;
+    let packages = call(&server.visitor, Method::GET, "/v1/tenants/acme/packages", &key).await;
+    assert_eq!(packages.problem(), "409 tenant_database_full");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_of_an_earlier_release_has_no_limit_of_its_schema() {
+    const UP: &str = include_str!("../../migrations/2026-11-30-000071_database_limits/up.sql");
+    const DOWN: &str = include_str!("../../migrations/2026-11-30-000071_database_limits/down.sql");
+    let (server, owner, _) = two_tenants(FakeOrchestrator::obedient()).await;
+    assert_eq!(limit(&owner, LIMIT).await.status, 200);
+    let excess = r#"{ "excess": { "used_bytes": 2, "limit_bytes": 1 } }"#;
+    let close = format!("UPDATE tenants SET database = database || '{excess}' WHERE slug = 'acme'");
+    server.database.sql(&close).await;
+    let mut conn = server.database.conn().await;
+    conn.batch_execute(DOWN).await.unwrap();
+    assert_eq!(server.database.count("tenants WHERE limits -> 'database_bytes' IS NULL").await, 2);
+    assert_eq!(server.database.count("tenants WHERE database -> 'excess' IS NULL").await, 2);
+    let before = owner.get(ACME).await.json();
+    conn.batch_execute(UP).await.unwrap();
+    // A tenant that has a limit keeps it.
+    assert_eq!(limit(&owner, LIMIT).await.json()["limits"]["database_bytes"], LIMIT);
+    conn.batch_execute(UP).await.unwrap();
+    assert_eq!(owner.get(ACME).await.json()["limits"]["database_bytes"], LIMIT);
+    let globex = owner.get("/v1/tenants/globex").await.json();
+    assert_eq!(globex["limits"]["database_bytes"], 1_u64 << 50);
+    assert_eq!(
+        before["limits"]["database_bytes"],
+        1_u64 << 50,
+        "also where the migration is yet to run"
+    );
+    let no_limit = "tenants WHERE limits -> 'database_bytes' = '1125899906842624'";
+    assert_eq!(server.database.count(no_limit).await, 1);
+}
+
 /// As after the death of a process between two steps, or after a change by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_follows_what_is_recorded() {
@@ -160,6 +268,13 @@ async fn the_role_follows_what_is_recorded() {
     let role = format!("{}acme", server.database.tenant_roles);
     server.database.sql(&format!("ALTER ROLE {role} LOGIN")).await;
     until_login(&server, false).await;
+    // The owner reads the limit of today, and it was closed once.
+    assert_eq!(limit(&owner, LIMIT + (1 << 20)).await.status, 200);
+    let shows = |shown: &Value| {
+        shown["closed_because"].as_str().is_some_and(|reason| reason.contains("may use 17.0 MiB"))
+    };
+    until(&owner, "shown with the new limit", shows).await;
+    assert_eq!(server.audited("tenant.database_close").await.len(), 1);
     assert_eq!(limit(&owner, 1 << 30).await.status, 200);
     until_login(&server, true).await;
     server.database.sql(&format!("ALTER ROLE {role} NOLOGIN")).await;

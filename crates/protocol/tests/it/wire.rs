@@ -394,3 +394,12 @@ fn the_admin_api() {
     ];
     insta::assert_snapshot!(lines.join("\n"));
 }
+
+#[test]
+fn limits_of_an_earlier_release_leave_a_schema_as_large_as_it_is() {
+    let mut limits = serde_json::to_value(Limits::default()).unwrap();
+    assert_eq!(limits["database_bytes"], 1_u64 << 30);
+    limits.as_object_mut().unwrap().remove("database_bytes");
+    let read: Limits = serde_json::from_value(limits).unwrap();
+    assert_eq!(read, Limits { database_bytes: 1 << 50, ..Limits::default() });
+}
