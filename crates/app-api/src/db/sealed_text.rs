@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection as _};
 use protocol::Timestamp;
 use protocol::spec::Desired;
@@ -13,6 +14,9 @@ use super::schema::retired_sealing_keys::dsl as retired;
 use super::schema::tenants::dsl as tenants;
 use super::{Conn, audit_log};
 use crate::audit::Entry;
+
+/// Key of the advisory lock under which one process rotates the keys; no other use of this database may take it.
+const ROTATION_LOCK: i64 = 0x6369_616f;
 
 /// A column, or a part of one, that holds sealed texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub enum SealedColumn {
     Mail,
 }
 
-/// How SQL reaches the texts of a column.
+/// The parts of the SQL for the texts of a column.
 struct Parts {
     table: &'static str,
     /// The column that identifies a row.
@@ -183,12 +187,20 @@ pub async fn replace(
     Ok(query.execute(conn).await? == 1)
 }
 
+/// Keeps other rotations from beginning until the connection ends. Returns `false` while another connection does.
+pub async fn try_lock_rotation(conn: &mut Conn) -> QueryResult<bool> {
+    let lock = diesel::select(
+        sql::<Bool>("pg_try_advisory_lock(").bind::<BigInt, _>(ROTATION_LOCK).sql(")"),
+    );
+    lock.get_result(conn).await
+}
+
 /// Keeps every sealed text as it is until the transaction ends, and waits for those who write one.
 ///
 /// # Errors
 /// Where a writer takes longer than a moment ([`is_lock_timeout`]): the locks of this transaction and of a change can wait for each
 /// other, and Postgres would end either after a second.
-pub async fn hold_all(conn: &mut Conn) -> QueryResult<()> {
+pub async fn lock_sealed_tables(conn: &mut Conn) -> QueryResult<()> {
     conn.batch_execute("SET LOCAL lock_timeout = '300ms'").await?;
     let mut tables: Vec<_> = SealedColumn::ALL.iter().map(|column| column.parts().table).collect();
     tables.dedup();
@@ -196,7 +208,7 @@ pub async fn hold_all(conn: &mut Conn) -> QueryResult<()> {
         .await
 }
 
-/// Whether a lock was not free in time.
+/// Returns whether a lock was not free in time.
 pub fn is_lock_timeout(error: &anyhow::Error) -> bool {
     match error.downcast_ref::<diesel::result::Error>() {
         Some(diesel::result::Error::DatabaseError(_, info)) => {
