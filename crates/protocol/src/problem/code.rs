@@ -499,9 +499,6 @@ codes! {
     UpgradeRequired = "upgrade_required" [426] "Upgrade required"
         "the path is a WebSocket"
         "connect as one",
-    UploadConflict = "upload_conflict" [409] "Conflict"
-        "the part of an upload does not begin where the last one ended, another request writes the upload, or it is not whole yet"
-        "ask for the upload, and go on at its offset",
     UpgradeVersion = "upgrade_version" [426] "Upgrade required"
         "WebSockets are served in version 13"
         "—",
