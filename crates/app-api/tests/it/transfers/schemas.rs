@@ -440,7 +440,7 @@ async fn a_reader_that_takes_nothing_ends_its_export() {
     server.orchestrator.volumes.lock().unwrap().insert(id, large);
     let (mut stream, mut received) = begin_export(&owner, b"200 OK", 1).await;
     server.orchestrator.volumes.lock().unwrap().insert(id, volumes(b"x"));
-    // Of one tenant there is one export at a time.
+    // A tenant has one export at a time.
     let next = eventually("the next export", TEST_TIMEOUT, async || {
         Ok(owner.get(EXPORT).await.status == 200)
     });
