@@ -21,6 +21,7 @@ pub mod database_setup;
 pub mod db;
 pub mod descriptors;
 pub mod dev_login;
+pub mod disk_reserve;
 pub mod events;
 pub mod http;
 pub mod image_uploads;

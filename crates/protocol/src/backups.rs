@@ -70,7 +70,7 @@ pub struct BackupList {
     pub next: Option<Uuid>,
 }
 
-/// The problems of the backups.
+/// The schedule of the backups, and those that need attention.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupStatus {

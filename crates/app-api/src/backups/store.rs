@@ -16,6 +16,7 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 use sha2::{Digest as _, Sha256};
 
 use super::settings::{AccessKey, S3Place, StoreSettings};
+use crate::disk_reserve;
 
 pub use opendal::Error as StoreError;
 
@@ -34,8 +35,6 @@ const _: () = assert!(
     (MAX_RETRIES as u64 + 1) * PART_TIMEOUT.as_secs() + MAX_RETRIES as u64 * RETRY_DELAY.as_secs()
         < 60
 );
-/// The space that archives leave on the disk of a folder, in bytes: the database may lie on the same disk.
-const RESERVE_BYTES: u64 = 1 << 30;
 /// Where a folder keeps what is being written, below itself.
 const PARTS: &str = ".parts";
 
@@ -60,7 +59,7 @@ impl Disk {
         // A network file system may be slow.
         let stat = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder)).await;
         match stat {
-            Ok(Ok(stat)) if stat.f_bavail.saturating_mul(stat.f_frsize) < self.reserve => {
+            Ok(Ok(stat)) if disk_reserve::is_reached(&stat, self.reserve) => {
                 Err(WriteError::NoRoom)
             }
             // The first archive makes the folder. The write itself says what else is wrong.
@@ -121,7 +120,7 @@ impl Store {
     /// The settings cannot be used.
     pub fn open(settings: &StoreSettings) -> anyhow::Result<Self> {
         match settings {
-            StoreSettings::Folder(folder) => Self::folder(folder, RESERVE_BYTES),
+            StoreSettings::Folder(folder) => Self::folder(folder, disk_reserve::RESERVE_BYTES),
             StoreSettings::S3 { place, key } => Self::bucket(place, key),
         }
     }

@@ -207,7 +207,7 @@ pub struct CopiedArchive {
     pub bytes: i64,
     pub sha256: Vec<u8>,
     pub last_start: Option<String>,
-    /// The part that the archive lacks, and why.
+    /// The missing part of the archive, with the reason; `None` for a whole archive.
     pub without: Option<String>,
 }
 

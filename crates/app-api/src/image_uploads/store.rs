@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::disk_reserve::{self, RESERVE_BYTES};
+
 /// Uploads at once, of one caller each.
 pub const MAX_UPLOADS: usize = 8;
 /// An upload without a part for this long is given up.
 pub const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3_600);
-/// The space that uploads leave on the disk, on which the database may lie, too.
-const MIN_FREE_BYTES: u64 = 1 << 30;
 const BUFFER_BYTES: usize = 1 << 20;
 const METADATA: &str = "json";
 const CONTENT: &str = "tar";
@@ -176,8 +176,8 @@ impl Store {
         }
         let promised: u64 = all.iter().map(|upload| upload.metadata.size - upload.offset).sum();
         let disk = statvfs(&self.directory).map_err(io::Error::from)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free < promised.saturating_add(new.size).saturating_add(MIN_FREE_BYTES) {
+        let reserve = promised.saturating_add(new.size).saturating_add(RESERVE_BYTES);
+        if disk_reserve::is_reached(&disk, reserve) {
             return Err(StoreError::DiskFull);
         }
         let id = Uuid::now_v7();

@@ -6,7 +6,7 @@ use protocol::text::{LineError, check_line};
 use service::Secret;
 use url::Url;
 
-use crate::outbound::target::{Targets, literal_address};
+use crate::outbound::target::Targets;
 use crate::validation::FieldError;
 
 pub const DEFAULT_REQUESTS_PER_MINUTE: u32 = 20;
@@ -120,7 +120,7 @@ fn check_url(text: &str, targets: Targets) -> Result<String, FieldError> {
     if url.query().is_some() || url.fragment().is_some() {
         return fault(FieldCode::InvalidUrl, "Leave out what follows the path.");
     }
-    if literal_address(&url).is_some_and(|address| !targets.permits(address)) {
+    if !targets.permits_url(&url) {
         let message = "Use a public address, or permit private ones with CIAL_MODEL_TARGETS=any.";
         return fault(FieldCode::InvalidUrl, message);
     }

@@ -19,7 +19,7 @@ use url::Url;
 use super::completion::StreamError;
 use super::endpoint::completions_url;
 use crate::db::model::Endpoint;
-use crate::outbound::target::{Targets, literal_address};
+use crate::outbound::target::Targets;
 use crate::outbound::{self, PermittedClient};
 
 /// The time until the endpoint accepts the request, and again until the first text and from each text to the next. Shorter than a
@@ -145,7 +145,7 @@ impl ModelClient {
     ) -> Result<ReplyStream, ModelError> {
         // Again, as the setting may have changed since the endpoint was set. Names are checked when they are resolved.
         let url: Url = endpoint.base_url.parse().map_err(|_| ModelError::Unreachable)?;
-        if literal_address(&url).is_some_and(|address| !self.targets.permits(address)) {
+        if !self.targets.permits_url(&url) {
             tracing::warn!("the address of the model endpoint is not public");
             return Err(ModelError::Unreachable);
         }

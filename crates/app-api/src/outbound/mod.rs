@@ -21,7 +21,7 @@ use tower::Service;
 use self::target::Targets;
 
 /// Connects by http or https to permitted addresses of names. It does not check a URL whose host is an address:
-/// [`target::literal_address`].
+/// [`Targets::permits_url`].
 pub type PermittedConnector = HttpsConnector<HttpConnector<PermittedResolver>>;
 /// Follows no redirect.
 pub type PermittedClient = Client<PermittedConnector, Full<Bytes>>;

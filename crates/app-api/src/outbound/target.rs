@@ -28,6 +28,11 @@ impl Targets {
     pub fn permits(self, address: IpAddr) -> bool {
         self == Self::Any || is_public(address)
     }
+
+    /// Whether a request may go to the URL, if its host is an address. A name passes: it is checked when it is resolved.
+    pub fn permits_url(self, url: &Url) -> bool {
+        literal_address(url).is_none_or(|address| self.permits(address))
+    }
 }
 
 /// Returns the URL when a webhook may have it. A name is checked again at each delivery, when it was resolved.
@@ -45,14 +50,11 @@ pub fn check_url(text: &str, targets: Targets) -> Result<Url, &'static str> {
     if url.as_str().len() > 2_000 {
         return Err("Use at most 2,000 characters.");
     }
-    match literal_address(&url) {
-        Some(address) if !targets.permits(address) => Err("Use a public address."),
-        Some(_) | None => Ok(url),
-    }
+    if targets.permits_url(&url) { Ok(url) } else { Err("Use a public address.") }
 }
 
 /// The address of a URL whose host is no name.
-pub fn literal_address(url: &Url) -> Option<IpAddr> {
+fn literal_address(url: &Url) -> Option<IpAddr> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.into()),
         Host::Ipv6(address) => Some(address.into()),

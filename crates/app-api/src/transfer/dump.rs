@@ -20,6 +20,7 @@ use service::Secret;
 use tenant_archive::{Compressor, Decompressor, MAX_DATABASE_BYTES};
 use tokio::task::JoinHandle;
 
+use crate::disk_reserve;
 use crate::tenant_databases::DumpSource;
 
 /// Below the time after which the session of a tenant with an open transaction is ended.
@@ -29,9 +30,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 << 10;
 /// The kept end of the error output of pg_dump.
 const MAX_COMPLAINT_BYTES: usize = 4 << 10;
-/// The space that a dump leaves on the disk, in bytes: the database may lie on the same disk.
-const MIN_FREE_BYTES: u64 = 1 << 30;
-/// The bytes that are written between two checks of the free space.
+/// How much is written between two looks at the disk.
 const FREE_CHECK_BYTES: u64 = 4 << 20;
 /// The memory of pg_dump, which keeps what it reads of the catalogs of all tenants.
 const MAX_MEMORY_BYTES: u64 = 2 << 30;
@@ -291,7 +290,7 @@ impl Spool {
 
 fn check_free(file: &File) -> Result<(), DumpError> {
     let disk = fstatvfs(file).map_err(|error| disk_error(error.into()))?;
-    let is_full = disk.f_bavail.saturating_mul(disk.f_frsize) < MIN_FREE_BYTES;
+    let is_full = disk_reserve::is_reached(&disk, disk_reserve::RESERVE_BYTES);
     if is_full { Err(DumpError::DiskFull) } else { Ok(()) }
 }
 

@@ -82,7 +82,8 @@ pub async fn export(
     export_by(app, Some(&entry), tenant, database).await
 }
 
-/// Streams the archive of a tenant, after `entry` was written; the copies of the platform itself have an entry once they are whole. The tenant is not woken while its volumes are read.
+/// Streams the archive of a tenant, after `entry` was written. The platform's own copies write their entry once they are whole. The
+/// tenant is not woken while its volumes are read.
 ///
 /// # Errors
 /// `tenant_schema_unreadable`, `pg_dump_unusable`; `tenant_awake`; `tenant_not_running` for a tenant that never started; `tenant_importing`;

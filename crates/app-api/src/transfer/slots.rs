@@ -1,4 +1,5 @@
-//! Bounds exports: each holds a session of the server, a snapshot of it, and a file on the disk, however slowly it is read.
+//! The bounds of exports. Each export holds a session and a snapshot of the database server and a file on the disk until a slow reader
+//! has taken the last byte.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Default for ExportTimes {
     }
 }
 
-/// The exports under way, and their bounds.
+/// The settings and the slots that all exports share.
 pub struct Exports {
     pub(super) dumps: DumpSettings,
     pub(super) times: ExportTimes,

@@ -67,7 +67,7 @@ impl Writing {
                     tracing::warn!(%slug, error = why, "tenant export failed");
                 }
                 Err(Broken::Failed(error)) => {
-                    // The code that returns or passes on the error logs it.
+                    // The receiver logs the error, or makes it the response.
                     let _ = timeout(times.stall, sender.send(Err(error))).await;
                 }
             }

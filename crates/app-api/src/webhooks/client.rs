@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use url::Url;
 
 use super::signature;
-use crate::outbound::target::{Targets, literal_address};
+use crate::outbound::target::Targets;
 use crate::outbound::{self, PermittedClient};
 
 /// Bounds one attempt, from the look-up of the name to the head of the response.
@@ -50,7 +50,7 @@ impl WebhookClient {
         body: Bytes,
     ) -> anyhow::Result<StatusCode> {
         let parsed: Url = url.parse()?;
-        if literal_address(&parsed).is_some_and(|address| !self.targets.permits(address)) {
+        if !self.targets.permits_url(&parsed) {
             anyhow::bail!("the address is not public");
         }
         let request = Request::post(parsed.as_str())

@@ -122,6 +122,11 @@ impl Drill {
     fn exports(&self) -> usize {
         *self.server.orchestrator.exports.borrow()
     }
+
+    async fn until_first_export(&self) {
+        let mut exports = self.server.orchestrator.exports.subscribe();
+        exports.wait_for(|exports| *exports == 1).await.unwrap();
+    }
 }
 
 fn files_below(folder: &Path) -> Vec<PathBuf> {
@@ -290,7 +295,7 @@ async fn a_server_that_dies_in_the_middle_leaves_nothing_and_the_next_one_goes_o
     drill.server.orchestrator.stalls_exports.send_replace(true);
     drill.sleeps("acme").await;
     drill.next_minute().await;
-    drill.server.orchestrator.exports.subscribe().wait_for(|exports| *exports == 1).await.unwrap();
+    drill.until_first_export().await;
     let begun = drill.until_state("acme", "running").await;
     // As a part of the upload that the process had written.
     let name = drill.object(&begun).file_name().unwrap().to_owned();
@@ -428,7 +433,7 @@ async fn a_backup_that_is_deleted_while_it_is_made_leaves_nothing() {
     drill.server.orchestrator.stalls_exports.send_replace(true);
     drill.sleeps("acme").await;
     let requested = drill.owner.post("/v1/tenants/acme/backups", json!({})).await.json();
-    drill.server.orchestrator.exports.subscribe().wait_for(|exports| *exports == 1).await.unwrap();
+    drill.until_first_export().await;
     let one = format!("/v1/backups/{}", requested["id"].as_str().unwrap());
     assert_eq!(drill.delete(&one).await.status, 204);
     drill.server.orchestrator.stalls_exports.send_replace(false);

@@ -181,7 +181,7 @@ async fn a_client_that_connects_again_and_locks_in_a_loop_hides_no_size() {
         () = closed => {}
     }
     until_login(&server, false).await;
-    // One that fits gets its right to log in back.
+    // A schema that fits gets its role's right to log in back.
     assert_eq!(limit(&owner, 1 << 30).await.status, 200);
     until_login(&server, true).await;
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use axum::http::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{EMAIL, FakeOrchestrator, Server, Setup, TestClient, acme};
@@ -35,6 +36,9 @@ async fn start() -> (Server, TestClient) {
     let owner = server.sign_up().await;
     owner.post("/v1/tenants", acme()).await;
     owner.post("/v1/webhooks", json!({ "url": "https://example.com/hook" })).await;
+    let model = json!({ "base_url": "https://example.com/v1", "model": "small", "key": "a-key" });
+    let set = owner.json(Method::PUT, "/v1/model", &[], model).await;
+    assert_eq!(set.status, 200, "{}", set.text());
     (server, owner)
 }
 

@@ -187,7 +187,7 @@ async fn a_pulled_image_goes_with_its_last_release() {
         eventually("the sweep", TEST_TIMEOUT, async || Ok(images() == rest)).await.unwrap();
     };
     swept(std::slice::from_ref(&needed)).await;
-    // An image that the engine fails to remove comes first, and does not keep the others.
+    // The engine fails to remove the first image of the list; the sweep goes on with the others.
     let broken = pulled("sha256:broken");
     *server.orchestrator.irremovable_image.lock().unwrap() = Some(broken.image_id.clone());
     server.orchestrator.pulled_images.lock().unwrap().insert(0, broken.clone());

@@ -172,7 +172,7 @@ async fn a_rotation_that_is_killed_in_the_middle_goes_on_and_loses_nothing() {
     .unwrap();
     process.kill().unwrap();
     process.wait().unwrap();
-    // What the process had sent would be executed once the row is free.
+    // The server would execute what the process had sent, once the row is free.
     let sent = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity
         WHERE datname = current_database() AND query LIKE 'UPDATE tenants SET app = jsonb_set%' AND pid <> pg_backend_pid()
           AND wait_event_type = 'Lock'";

@@ -12,7 +12,7 @@ use testkit::{Installation, wait_for};
 
 use crate::apps::PROGRAM;
 
-/// The image of a new release is held for half a minute, and app-api looks each minute.
+/// The orchestrator holds the image of a new release for a minute, and app-api looks each minute, after a failure less often.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 #[tokio::test]

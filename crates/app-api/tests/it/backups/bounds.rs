@@ -1,4 +1,4 @@
-//! The schema in a backup, the bounds of backups, and the effects of a wrong clock, a lost archive and a deleted tenant.
+//! Backups hold schemas, their number is bounded, and they survive a wrong clock, a lost archive and the deletion of their tenant.
 
 use super::*;
 use crate::tenant_databases::connect_as;
@@ -73,7 +73,7 @@ async fn a_request_during_a_copy_for_the_schedule_gets_a_copy_of_its_own() {
     drill.server.orchestrator.stalls_exports.send_replace(true);
     drill.sleeps("acme").await;
     drill.next_minute().await;
-    drill.server.orchestrator.exports.subscribe().wait_for(|exports| *exports == 1).await.unwrap();
+    drill.until_first_export().await;
     let requested = drill.request("acme").await;
     assert_eq!(requested.status, 202, "{}", requested.text());
     drill.server.orchestrator.stalls_exports.send_replace(false);

@@ -423,15 +423,17 @@ mod tests {
             assert!(whole.starts_with(b"upload/"));
             let mut found = contents(&whole);
             found.sort();
-            let list = format!(
-                r#"[{{"Config":"c.json","RepoTags":["{NAME}"],"Layers":["a/layer.tar"]}}]"#
+            let list = found.iter().position(|(name, _)| name == MANIFEST).unwrap();
+            let (_, list) = found.remove(list);
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&list).unwrap(),
+                json!([{ "Config": "c.json", "RepoTags": [NAME], "Layers": ["a/layer.tar"] }])
             );
             let expected = [
                 ("a/", ""),
                 ("a/layer.tar", &layer),
                 ("b/layer.tar", ""),
                 ("c.json", "{}"),
-                (MANIFEST, &list),
                 ("upload/", ""),
             ];
             let found: Vec<_> = found.iter().map(|(n, t)| (n.as_str(), t.as_str())).collect();
