@@ -5,18 +5,9 @@ DROP FUNCTION api_keys_event CASCADE;
 DROP FUNCTION invitations_event CASCADE;
 DROP FUNCTION memberships_event CASCADE;
 DROP FUNCTION users_event CASCADE;
+DROP TABLE event_log;
+-- The ids of what follows leave a gap behind these.
 TRUNCATE events;
-ALTER TABLE events
-    DROP COLUMN access, DROP COLUMN person_id, DROP COLUMN tenant, DROP COLUMN resource,
-    ALTER COLUMN tenant_id SET NOT NULL,
-    ADD CONSTRAINT events_kind_check CHECK (kind IN ('tenant.created', 'tenant.changed', 'tenant.deleted')),
-    ADD COLUMN slug text NOT NULL,
-    ADD COLUMN name text NOT NULL,
-    ADD COLUMN desired text NOT NULL,
-    ADD COLUMN state text NOT NULL,
-    ADD COLUMN state_since timestamptz NOT NULL,
-    ADD COLUMN state_reason text,
-    ADD COLUMN revision bigint NOT NULL;
 CREATE OR REPLACE FUNCTION tenants_event() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     tenant record;

@@ -1,23 +1,23 @@
 -- Changes of people, keys, invitations and apps are events, too. Each event holds what its readers need, and the role for it.
--- A client that continues after an event of the earlier form receives `resync`.
--- TRUNCATE, whose lock keeps a replica of the earlier release from adding events before the columns are there.
-TRUNCATE events;
-ALTER TABLE events DROP CONSTRAINT events_kind_check;
-ALTER TABLE events
-    DROP COLUMN slug, DROP COLUMN name, DROP COLUMN desired, DROP COLUMN state, DROP COLUMN state_since,
-    DROP COLUMN state_reason, DROP COLUMN revision,
-    -- Null: the change concerns no tenant.
-    ALTER COLUMN tenant_id DROP NOT NULL,
+-- A client that continues after an event of `events` receives `resync`. That table stays for replicas of the earlier release,
+-- which find no new rows in it; the next release drops it.
+CREATE TABLE event_log (
+    id        bigint PRIMARY KEY,
+    at        timestamptz NOT NULL,
+    kind      text NOT NULL,
+    -- No foreign key: the end of a tenant is an event, too. Null: the change concerns no tenant.
+    tenant_id uuid,
     -- The role that a reader needs: on the tenant, or on the platform where there is no tenant.
-    ADD COLUMN access    text NOT NULL CHECK (access IN ('read', 'admin')),
+    access    text NOT NULL CHECK (access IN ('read', 'admin')),
     -- The person whom the change concerns: they see it without that role.
-    ADD COLUMN person_id uuid,
+    person_id uuid,
     -- The tenant as of the commit.
-    ADD COLUMN tenant    jsonb NOT NULL,
+    tenant    jsonb NOT NULL,
     -- The thing that changed, unless it is the tenant itself.
-    ADD COLUMN resource  jsonb NOT NULL;
+    resource  jsonb NOT NULL
+);
 -- To find when a person joined a tenant.
-CREATE INDEX events_by_person ON events (person_id, tenant_id, id) WHERE person_id IS NOT NULL;
+CREATE INDEX event_log_by_person ON event_log (person_id, tenant_id, id) WHERE person_id IS NOT NULL;
 
 CREATE FUNCTION tenant_in_event(tenant tenants) RETURNS jsonb LANGUAGE sql STABLE AS $$
     SELECT jsonb_build_object('id', tenant.id, 'slug', tenant.slug, 'name', tenant.name, 'desired', tenant.desired,
@@ -33,7 +33,7 @@ DECLARE
     place bigint;
 BEGIN
     UPDATE event_head SET id = event_head.id + 1 RETURNING event_head.id INTO place;
-    INSERT INTO events (id, at, kind, tenant_id, tenant, access, person_id, resource)
+    INSERT INTO event_log (id, at, kind, tenant_id, tenant, access, person_id, resource)
     VALUES (place, clock_timestamp(), kind, tenant_id, tenant, access, person_id, resource);
     NOTIFY tenants;
 END $$;

@@ -1,4 +1,4 @@
-//! `events` and `event_head`: changes, written by triggers at the commit of each change.
+//! `event_log` and `event_head`: changes, written by triggers at the commit of each change.
 
 use diesel::QueryableByName;
 use diesel::dsl::sql;
@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::Conn;
 use super::columns::JsonColumn;
-use super::schema::events::{self, dsl};
+use super::schema::event_log::{self, dsl};
 use super::schema::memberships;
 
 /// A change, with the tenant that it concerns right after the change.
 #[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable)]
-#[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
+#[diesel(table_name = event_log, check_for_backend(diesel::pg::Pg))]
 pub struct EventRow {
     pub id: i64,
     pub at: Timestamp,
@@ -42,7 +42,7 @@ pub struct Bounds {
 }
 
 pub async fn bounds(conn: &mut Conn) -> QueryResult<Bounds> {
-    let query = "SELECT id AS head, (SELECT min(id) FROM events) AS oldest FROM event_head";
+    let query = "SELECT id AS head, (SELECT min(id) FROM event_log) AS oldest FROM event_head";
     diesel::sql_query(query).get_result(conn).await
 }
 
@@ -74,7 +74,7 @@ pub async fn after(
     limit: i64,
 ) -> QueryResult<Vec<EventRow>> {
     let mut query =
-        dsl::events.order(dsl::id).limit(limit).select(EventRow::as_select()).into_boxed();
+        dsl::event_log.order(dsl::id).limit(limit).select(EventRow::as_select()).into_boxed();
     query = query.filter(false.into_sql::<Bool>());
     let of_tenants = dsl::access.eq_any(satisfied_by(audience.tenants));
     query = query.or_filter(dsl::tenant_id.is_not_null().and(of_tenants));
@@ -88,9 +88,9 @@ pub async fn after(
         // Nobody sees what happened before they had the role. Ids decide, as the clocks of replicas differ. An event that is not
         // kept any more precedes all that are.
         let follows_last = |kinds: &str| {
-            sql::<Bool>("NOT EXISTS (SELECT FROM events AS began WHERE began.person_id = ")
+            sql::<Bool>("NOT EXISTS (SELECT FROM event_log AS began WHERE began.person_id = ")
                 .bind::<SqlUuid, _>(user)
-                .sql(" AND began.tenant_id = events.tenant_id AND began.id > events.id AND began.kind IN (")
+                .sql(" AND began.tenant_id = event_log.tenant_id AND began.id > event_log.id AND began.kind IN (")
                 .sql(kinds)
                 .sql("))")
         };
@@ -110,7 +110,7 @@ pub async fn after(
 
 /// Deletes all events but the latest `kept`.
 pub async fn prune(conn: &mut Conn, kept: i64) -> QueryResult<usize> {
-    diesel::sql_query("DELETE FROM events WHERE id <= (SELECT id FROM event_head) - $1")
+    diesel::sql_query("DELETE FROM event_log WHERE id <= (SELECT id FROM event_head) - $1")
         .bind::<BigInt, _>(kept)
         .execute(conn)
         .await

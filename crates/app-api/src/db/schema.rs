@@ -425,7 +425,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    events (id) {
+    event_log (id) {
         id -> Int8,
         at -> Timestamptz,
         kind -> Text,
@@ -536,5 +536,5 @@ diesel::allow_tables_to_appear_in_same_query!(rollouts, releases);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, tenants);
 diesel::allow_tables_to_appear_in_same_query!(rollout_tenants, rollouts);
 diesel::allow_tables_to_appear_in_same_query!(users, memberships);
-diesel::allow_tables_to_appear_in_same_query!(events, memberships);
+diesel::allow_tables_to_appear_in_same_query!(event_log, memberships);
 diesel::allow_tables_to_appear_in_same_query!(webhooks, webhook_deliveries);

@@ -529,7 +529,7 @@ async fn a_client_that_missed_too_much_is_notified() {
     server.database.sql("UPDATE tenants SET name = 'b'").await;
     let mut conn = server.database.conn().await;
     event::prune(&mut conn, 2).await.unwrap();
-    assert_eq!(server.database.count("events").await, 2);
+    assert_eq!(server.database.count("event_log").await, 2);
     let bounds = event::bounds(&mut conn).await.unwrap();
     assert_eq!(bounds.oldest, Some(bounds.head - 1));
     let (missed, future) = ((bounds.head - 3).to_string(), (bounds.head + 100).to_string());
@@ -572,7 +572,7 @@ async fn an_open_stream_reports_events_that_it_can_read_no_more() {
     // One statement: no stream reads between the two.
     server
         .database
-        .sql("WITH pruned AS (DELETE FROM events) UPDATE event_head SET id = id + 5")
+        .sql("WITH pruned AS (DELETE FROM event_log) UPDATE event_head SET id = id + 5")
         .await;
     let mut next = events.next().await.unwrap();
     while next.event != "resync" {
