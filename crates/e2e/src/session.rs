@@ -108,15 +108,21 @@ impl Session {
     pub async fn becomes(&mut self, state: &str) -> Result<Value> {
         let path = self.path("");
         let owner = &mut self.owner;
-        let (what, mut shown) = (format!("the state {state}"), String::new());
+        let (what, mut shown) = (format!("the state {state}"), Vec::new());
         let wanted = wait_for(&what, TIMEOUT, async || {
             let tenant = owner.get(&path).await?.json();
-            shown = format!("{}, {}", tenant["state"], tenant["state_reason"]);
+            let line = format!(
+                "{} since {}, {}",
+                tenant["state"], tenant["state_since"], tenant["state_reason"]
+            );
+            if shown.last() != Some(&line) {
+                shown.push(line);
+            }
             Ok((tenant["state"] == state).then_some(tenant))
         });
         match wanted.await {
             Ok(tenant) => Ok(tenant),
-            Err(error) => bail!("{error:#}; the last one: {shown}"),
+            Err(error) => bail!("{error:#}; {} was {}", self.slug, shown.join(", then ")),
         }
     }
 
