@@ -108,8 +108,8 @@ impl Session {
     pub async fn becomes(&mut self, state: &str) -> Result<Value> {
         let path = self.path("");
         let owner = &mut self.owner;
-        let mut shown = Vec::new();
-        let wanted = wait_for(&format!("the state {state}"), TIMEOUT, async || {
+        let (what, mut shown) = (format!("the state {state}"), Vec::new());
+        let wanted = wait_for(&what, TIMEOUT, async || {
             let tenant = owner.get(&path).await?.json();
             let line = format!(
                 "{} since {}, {}",
