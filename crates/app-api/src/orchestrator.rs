@@ -7,7 +7,9 @@ use axum::http::{HeaderValue, Method};
 use futures_util::future::BoxFuture;
 use protocol::TenantId;
 use protocol::images::{PulledImage, PulledImageList, RemovedImage};
-use protocol::orchestrator::{ApplyRequest, DiskUse, DiskUseList, LastStart, ObservedTenant};
+use protocol::orchestrator::{
+    ApplyRequest, DiskUse, DiskUseList, LastStart, ObservedTenant, TenantAtRevision,
+};
 use protocol::process::{PrepareImage, PreparedImage};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::spec::Spec;
@@ -38,7 +40,7 @@ pub trait Orchestrator: Send + Sync + 'static {
         &'a self,
         id: TenantId,
         apply: &'a ApplyRequest,
-    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>>;
+    ) -> BoxFuture<'a, Result<TenantAtRevision, CallError>>;
 
     /// Makes the container of a tenant without one, and does not start it.
     fn prepare<'a>(&'a self, spec: &'a Spec) -> BoxFuture<'a, Result<(), CallError>>;
@@ -152,7 +154,7 @@ impl Orchestrator for OrchestratorClient {
         &'a self,
         id: TenantId,
         apply: &'a ApplyRequest,
-    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
+    ) -> BoxFuture<'a, Result<TenantAtRevision, CallError>> {
         Box::pin(async move {
             let path = format!("/v1/tenants/{id}");
             self.client.call(Method::PUT, &path, Some(apply), APPLY_TIMEOUT).await

@@ -2,7 +2,7 @@
 //!
 //! | call | body → response |
 //! |---|---|
-//! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`ObservedTenant`]: resources exist, the container of this generation exists and, if requested, its start call has returned |
+//! | `PUT /v1/tenants/{id}` | [`ApplyRequest`] → 200 [`TenantAtRevision`]: resources exist, the container of this generation exists and, if requested, its start call has returned |
 //! | `POST /v1/tenants/{id}/prepare` | [`Spec`] → 204: a tenant without a container has its resources and its container, which was not started; nothing is done for one with a container |
 //! | `POST /v1/tenants/{id}/stop` | → 200 [`ObservedTenant`] (404 when it does not exist) |
 //! | `DELETE /v1/tenants/{id}` | → 204, also when nothing was left |
@@ -141,6 +141,13 @@ pub struct ObservedTenant {
     /// The end of the tenant's log at its last exit without readiness. `None` once it got ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_lines: Option<String>,
+}
+
+/// A tenant as of a revision of the watch. An item of a later revision in the watch is newer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantAtRevision {
+    pub revision: u64,
+    pub tenant: ObservedTenant,
 }
 
 impl Keyed for ObservedTenant {

@@ -8,7 +8,9 @@ use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use protocol::orchestrator::{DiskUse, DiskUseList, ObservedTenant, ObservedTenantList};
+use protocol::orchestrator::{
+    DiskUse, DiskUseList, ObservedTenant, ObservedTenantList, TenantAtRevision,
+};
 use protocol::problem::Code;
 use protocol::summaries::SummaryReport;
 use serde::Deserialize;
@@ -17,7 +19,7 @@ use service::api_error::ApiError;
 use super::driver_failure;
 use super::input::{self, LogsQuery, TenantPath};
 use crate::allowed_images::AllowedImages;
-use crate::driver::ResourceUsage;
+use crate::driver::{DriverError, ResourceUsage};
 use crate::operations::Operations;
 use crate::tenants::TenantStore;
 
@@ -35,12 +37,15 @@ pub(super) async fn watch(State(store): State<Arc<TenantStore>>) -> Result<Respo
 
 pub(super) async fn apply(
     State(operations): State<Arc<Operations>>,
+    State(store): State<Arc<TenantStore>>,
     State(images): State<Arc<AllowedImages>>,
     TenantPath(id): TenantPath,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<ObservedTenant>, ApiError> {
+) -> Result<Json<TenantAtRevision>, ApiError> {
     let apply = input::parse_apply(id, body, &images).map_err(|f| *f)?;
-    Ok(Json(operations.apply(apply).await.map_err(driver_failure)?))
+    operations.apply(apply).await.map_err(driver_failure)?;
+    let applied = store.at_revision(id).ok_or_else(|| DriverError::no_such_tenant(id));
+    Ok(Json(applied.map_err(driver_failure)?))
 }
 
 pub(super) async fn prepare(

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::busy::BusyList;
 use protocol::leases::LeaseUsage;
-use protocol::orchestrator::{Exit, ObservedTenant, Phase, Upstream};
+use protocol::orchestrator::{Exit, ObservedTenant, Phase, TenantAtRevision, Upstream};
 use protocol::sleep::{IdleState, LastWake};
 use protocol::spec::Spec;
 use protocol::watch::Message;
@@ -158,6 +158,13 @@ impl TenantStore {
     pub(crate) fn observed(&self, id: TenantId) -> Option<ObservedTenant> {
         let table = self.lock();
         table.tenants.get(&id)?.record.observed(table.engine_error.as_deref())
+    }
+
+    pub(crate) fn at_revision(&self, id: TenantId) -> Option<TenantAtRevision> {
+        let table = self.lock();
+        let tenant = table.tenants.get(&id)?.record.observed(table.engine_error.as_deref())?;
+        // Changes are published with the lock held: the tenant includes all of its changes up to this revision.
+        Some(TenantAtRevision { revision: self.feed.revision(), tenant })
     }
 
     pub(crate) fn phase(&self, id: TenantId) -> Option<Phase> {

@@ -14,7 +14,7 @@ use protocol::leases::{
 };
 use protocol::orchestrator::{
     ApplyRequest, Capacity, DiskEnforcement, DiskUse, Exit, ObservedTenant, ObservedTenantList,
-    Phase, QuotaService, Upstream,
+    Phase, QuotaService, TenantAtRevision, Upstream,
 };
 use protocol::problem::{Code, FieldCode};
 use protocol::process::{AppSpec, Hooks};
@@ -232,6 +232,7 @@ fn app_api_and_orchestrator() {
             &["restart"],
         ),
         wire(&observed(), Ignored, &["container_port", "upstream", "last_exit", "reason"]),
+        wire(&TenantAtRevision { revision: 7, tenant: observed() }, Ignored, &[]),
         wire(&ObservedTenantList { tenants: vec![observed()] }, Ignored, &[]),
         wire(
             &Capacity {

@@ -12,7 +12,8 @@ use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, stream};
 use protocol::images::{PulledImage, PulledImageList};
 use protocol::orchestrator::{
-    ApplyRequest, DiskUse, DiskUseList, Exit, LastStart, ObservedTenant, Phase, Upstream,
+    ApplyRequest, DiskUse, DiskUseList, Exit, LastStart, ObservedTenant, Phase, TenantAtRevision,
+    Upstream,
 };
 use protocol::problem::Code;
 use protocol::process::{PrepareImage, PreparedImage};
@@ -351,16 +352,19 @@ impl Orchestrator for FakeOrchestrator {
         &'a self,
         id: TenantId,
         apply: &'a ApplyRequest,
-    ) -> BoxFuture<'a, Result<ObservedTenant, CallError>> {
+    ) -> BoxFuture<'a, Result<TenantAtRevision, CallError>> {
         Box::pin(async move {
             self.specs.lock().unwrap().push(apply.clone());
             let call = if apply.restart { Call::Restart } else { Call::Run };
             if self.is_obedient() && *self.reachable.borrow() {
                 self.calls.lock().unwrap().push(call);
-                return self.follow_spec(apply);
+                let tenant = self.follow_spec(apply)?;
+                return Ok(TenantAtRevision { revision: self.feed.revision(), tenant });
             }
-            let observed = self.perform(id, call)?;
-            observed.ok_or_else(|| CallError::Unexpected("a start that leaves nothing".into()))
+            let tenant = self.perform(id, call)?;
+            let nothing = || CallError::Unexpected("a start that leaves nothing".into());
+            let tenant = tenant.ok_or_else(nothing)?;
+            Ok(TenantAtRevision { revision: self.feed.revision(), tenant })
         })
     }
 
