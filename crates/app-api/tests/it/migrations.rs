@@ -36,9 +36,10 @@ async fn the_migrated_tables_match_the_schema_file() {
     }
     let postgres = TestDatabase::new().await;
     Database::new(&postgres.url, None).unwrap().migrate().await.unwrap();
+    // The earlier release alone reads `events`.
     let query = "SELECT table_name || '.' || column_name || ' ' || udt_name || \
         CASE is_nullable WHEN 'YES' THEN ' null' ELSE '' END AS line FROM information_schema.columns \
-        WHERE table_schema = 'public' AND table_name NOT LIKE '\\_\\_%' ORDER BY 1";
+        WHERE table_schema = 'public' AND table_name NOT LIKE '\\_\\_%' AND table_name <> 'events' ORDER BY 1";
     let columns: Vec<Column> =
         diesel::sql_query(query).load(&mut postgres.conn().await).await.unwrap();
     let found: Vec<_> = columns.into_iter().map(|c| c.line).collect();

@@ -18,7 +18,9 @@ use protocol::leases::{
     LeaseGrant, LeaseRequest, LeaseUsage, ReleaseRequest, RenewRequest, RenewResponse,
     RequestIntent, WakeStep,
 };
-use protocol::orchestrator::{Capacity, ObservedTenant, ObservedTenantList, Phase};
+use protocol::orchestrator::{
+    Capacity, ObservedTenant, ObservedTenantList, Phase, TenantAtRevision,
+};
 use protocol::sleep::{SleepStatus, SleepStatusList};
 use protocol::spec::Spec;
 use protocol::{Problem, TenantId};
@@ -223,20 +225,27 @@ async fn invalid_input_is_refused_with_its_error() {
 async fn a_tenant_is_applied_stopped_and_deleted() {
     let (server, spec) = (Server::start().await, spec("acme", ""));
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
-    let call = async |method, path: &str, body: Option<&protocol::orchestrator::ApplyRequest>| {
-        client.call::<ObservedTenant>(method, path, body, PATIENCE).await
+    let put = async || {
+        let body = apply(&spec, true);
+        client.call::<TenantAtRevision>(Method::PUT, &path, Some(&body), PATIENCE).await
+    };
+    let stop = async |path: &str| {
+        client.call::<ObservedTenant>(Method::POST, path, None::<&()>, PATIENCE).await
     };
     let (prepare, foreign) =
         (format!("{path}/prepare"), Spec { image: Some("postgres:16".to_owned()), ..spec.clone() });
     let refused = client.call::<()>(Method::POST, &prepare, Some(&foreign), PATIENCE).await;
     assert_eq!(refused.unwrap_err().code(), Some("invalid_spec"));
     client.call::<()>(Method::POST, &prepare, Some(&spec), PATIENCE).await.unwrap();
-    let created = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap();
-    assert_eq!((created.id, created.generation), (spec.id, 1));
+    let feed = server.controller.store.feed().unwrap();
+    let before = feed.revision();
+    let TenantAtRevision { revision, tenant } = put().await.unwrap();
+    assert_eq!((tenant.id, tenant.generation), (spec.id, 1));
+    assert!((before + 1..=feed.revision()).contains(&revision), "{revision}");
     let list: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
     assert_eq!(list.tenants.len(), 1);
-    let stopped = call(Method::POST, &format!("{path}/stop"), None).await.unwrap();
+    let stopped = stop(&format!("{path}/stop")).await.unwrap();
     assert_eq!(stopped.phase, Phase::Stopped);
     let room: Capacity =
         client.call(Method::GET, "/v1/capacity", None::<&()>, PATIENCE).await.unwrap();
@@ -244,13 +253,9 @@ async fn a_tenant_is_applied_stopped_and_deleted() {
     for _ in 0..2 {
         client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
     }
-    let refused = call(Method::PUT, &path, Some(&apply(&spec, true))).await.unwrap_err();
-    assert_eq!(refused.code(), Some("tenant_deleted"));
+    assert_eq!(put().await.unwrap_err().code(), Some("tenant_deleted"));
     let unknown = format!("/v1/tenants/{}/stop", Uuid::now_v7());
-    assert_eq!(
-        call(Method::POST, &unknown, None).await.unwrap_err().code(),
-        Some("no_such_tenant")
-    );
+    assert_eq!(stop(&unknown).await.unwrap_err().code(), Some("no_such_tenant"));
 }
 
 #[tokio::test]
@@ -259,7 +264,7 @@ async fn an_image_outside_the_settings_is_refused() {
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let apply_image = async |image: &str| {
         let body = apply(&Spec { image: Some(image.to_owned()), ..spec.clone() }, true);
-        client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await
+        client.call::<TenantAtRevision>(Method::PUT, &path, Some(&body), PATIENCE).await
     };
     let Err(CallError::Refused(problem)) = apply_image("postgres:16").await else {
         panic!("not refused")
@@ -271,7 +276,7 @@ async fn an_image_outside_the_settings_is_refused() {
     let none: ObservedTenantList =
         client.call(Method::GET, "/v1/tenants", None::<&()>, PATIENCE).await.unwrap();
     assert!(none.tenants.is_empty(), "nothing is created of it");
-    assert_eq!(apply_image(IMAGE).await.unwrap().id, spec.id);
+    assert_eq!(apply_image(IMAGE).await.unwrap().tenant.id, spec.id);
 }
 
 #[tokio::test]
@@ -291,7 +296,7 @@ async fn a_watch_reports_each_phase() {
     let client = server.client();
     let path = format!("/v1/tenants/{}", spec.id);
     let body = apply(&spec, true);
-    client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    client.call::<TenantAtRevision>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
     while received.recv().await.unwrap() != [(spec.id, Phase::Ready)] {}
     client.call::<()>(Method::DELETE, &path, None::<&()>, PATIENCE).await.unwrap();
     while !received.recv().await.unwrap().is_empty() {}
@@ -315,7 +320,7 @@ async fn health_readiness_and_metrics() {
     let spec = spec("acme", "");
     let path = format!("/v1/tenants/{}", spec.id);
     let (client, body) = (server.client(), apply(&spec, true));
-    let refused = client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await;
+    let refused = client.call::<TenantAtRevision>(Method::PUT, &path, Some(&body), PATIENCE).await;
     let Err(CallError::Refused(problem)) = refused else { panic!("not refused") };
     assert_eq!((problem.status, problem.code.as_str()), (503, "engine_unreachable"));
     assert!(problem.detail.contains("scripted outage"));
@@ -326,7 +331,7 @@ pub(crate) async fn ready_tenant(server: &Server) -> Spec {
     let spec = spec("acme", "");
     let (client, path) = (server.client(), format!("/v1/tenants/{}", spec.id));
     let body = apply(&spec, true);
-    client.call::<ObservedTenant>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
+    client.call::<TenantAtRevision>(Method::PUT, &path, Some(&body), PATIENCE).await.unwrap();
     let mut changes = server.controller.store.feed().unwrap().subscribe();
     let is_ready = || server.controller.store.feed().unwrap().get(&spec.id).map(|o| o.phase);
     while is_ready() != Some(Phase::Ready) {
