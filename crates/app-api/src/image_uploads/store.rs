@@ -1,7 +1,7 @@
 //! Tarballs under way, in a folder that replicas may share: of each a file with the bytes that arrived, and one with its metadata.
 //!
 //! Locks of files keep replicas apart, and threads of one: whoever uses an upload holds its tarball, and whoever looks at all
-//! uploads or changes a name holds [`LOCK`]. Nobody who holds [`LOCK`] waits for a tarball.
+//! uploads or changes a name holds the file `.lock`, and then waits for no tarball.
 //!
 //! Every function may wait for the disk: call them on a thread for that.
 

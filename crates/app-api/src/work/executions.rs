@@ -47,7 +47,7 @@ pub(super) struct Run<'a> {
 /// Runs a workflow for a caller.
 ///
 /// # Errors
-/// As for [`schedule`].
+/// As for `schedule`.
 pub async fn run(
     app: &App,
     caller: &Principal,

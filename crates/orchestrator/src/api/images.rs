@@ -44,7 +44,7 @@ pub(super) async fn show_pull(
 }
 
 /// Loads the tarball of `docker save` with this SHA-256, which the caller has checked. The image is then
-/// [`uploaded_image`](protocol::images::uploaded_image).
+/// [`uploaded_image`].
 pub(super) async fn load(
     State(operations): State<Arc<Operations>>,
     digest: Result<Path<String>, PathRejection>,
