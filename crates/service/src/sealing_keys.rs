@@ -1,4 +1,4 @@
-//! The keys of an installation from which the keys of [`sealed`](crate::sealed) texts derive, so that one can replace another.
+//! The keys of an installation from which the keys of [`sealed`] texts derive, so that one can replace another.
 //!
 //! A file holds them, one a line: the first one, the primary, seals, and all open. A text names the key that sealed it by the
 //! key's id and a colon. Without a file, `CIAL_SSO_SECRET` seals; a text without an id was sealed with that secret, which opens
