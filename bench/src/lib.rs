@@ -1,7 +1,8 @@
 //! Figures that have a bar, each beside its bar, with the facts that they depend on.
 //!
-//! `cargo xtask bench` runs this: the command brings up the installation that `create`, `wake` and
-//! `density` need, builds the tenant image, and removes the installation afterwards.
+//! `cargo xtask bench` runs this: the command brings up the installation that `create`, `executions`,
+//! `export`, `wake` and `density` need, builds the tenant image, and removes the installation
+//! afterwards.
 
 mod auth;
 mod baseline;
@@ -11,15 +12,19 @@ mod create;
 mod density;
 mod edge;
 mod engine_events;
+mod executions;
+mod export;
 pub(crate) mod figure;
 mod fixture;
 mod history;
+mod program;
 mod request;
 mod rollout;
 mod router;
 mod routes;
 mod tenant;
 pub mod tools;
+mod triggers;
 pub(crate) mod wake;
 
 use std::fmt::Display;
@@ -59,6 +64,20 @@ enum Bench {
         #[arg(long)]
         explain: bool,
     },
+    /// Executions of a task that does nothing, beside the engine's exec and a bare fork and exec.
+    Executions {
+        /// How many executions, one after the other.
+        #[arg(long, default_value_t = 1_000)]
+        count: usize,
+    },
+    /// The export of a tenant, beside `tar | zstd` of the same files.
+    Export {
+        /// The size of the tenant's files.
+        #[arg(long, default_value_t = 1_000)]
+        megabytes: usize,
+    },
+    /// Triggers that are not due, and triggers of many tenants that are due in one second.
+    Triggers,
     /// The router beside nginx and haproxy: CPU time, instructions, memory, latency.
     Router(RouterArgs),
     /// A change of one route in the router's table, beside a table made anew.
@@ -124,11 +143,10 @@ impl Command {
     /// A figure cannot be measured.
     pub fn run(self) -> Result<ExitCode> {
         let times = self.times;
-        let (name, (environment, figures)) = match self.bench {
+        let (name, measured) = match self.bench {
             Bench::Tool(args) => return tools::run(args),
             Bench::Router(RouterArgs { self_test: true, .. }) => {
-                router::self_test()?;
-                return Ok(ExitCode::SUCCESS);
+                return router::self_test().map(|()| ExitCode::SUCCESS);
             }
             Bench::Wake(WakeArgs { ci: true, .. }) => {
                 block_on(wake::ci(&Installation::from_env()?))?;
@@ -142,6 +160,14 @@ impl Command {
             Bench::Create { beside, .. } => {
                 ("create", block_on(create::measure(&Installation::from_env()?, times, beside))?)
             }
+            Bench::Executions { count } => {
+                ("executions", block_on(executions::measure(&Installation::from_env()?, count))?)
+            }
+            Bench::Export { megabytes } => {
+                let installation = Installation::from_env()?;
+                ("export", block_on(export::measure(&installation, times, megabytes))?)
+            }
+            Bench::Triggers => ("triggers", triggers::measure()?),
             Bench::Router(args) => {
                 let options = router::Options {
                     rounds: times,
@@ -172,16 +198,21 @@ impl Command {
                 ("density", block_on(density::measure(&Installation::from_env()?, tenants))?)
             }
         };
-        if !self.json {
-            print_line(format_args!("{name} on {environment}"));
-        }
-        for figure in figures {
-            match self.json {
-                true => print_line(figure.json(name, &environment)),
-                false => print_line(figure),
-            }
-        }
+        print(name, &measured, self.json);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Prints figures, each on a line.
+fn print(name: &str, (environment, figures): &Measured, as_json: bool) {
+    if !as_json {
+        print_line(format_args!("{name} on {environment}"));
+    }
+    for figure in figures {
+        match as_json {
+            true => print_line(figure.json(name, environment)),
+            false => print_line(figure),
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! A rollout of sleeping tenants: the time until all of them follow the new release, and the starts meanwhile, counted by the
 //! engine's own events.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use testkit::{Client, Installation};
@@ -12,7 +13,7 @@ use testkit::{Client, Installation};
 use crate::engine_events::EngineEvents;
 use crate::figure::{Environment, Figure};
 use crate::fixture::{ContainerStatus, Fixture, IdlePolicy, Tenant, until};
-use crate::{Measured, now};
+use crate::{Measured, now, program};
 
 const APP: &str = "bench";
 const IMAGE: &str = "cial-bench-rollout";
@@ -99,17 +100,14 @@ impl Image {
     fn build(number: u32) -> Result<Self> {
         let folder = testkit::TempDir::new("bench-rollout")?;
         let at = |name: &str| folder.path().join(name);
-        let mut rustc = Command::new("rustc");
-        rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-o"]);
-        rustc.arg(at("notes")).arg(PROGRAM);
-        run(&mut rustc)?;
+        program::compile(Path::new(PROGRAM), &at("notes"))?;
         let recipe =
             format!("FROM scratch\nENV VERSION={number}\nCOPY notes /notes\nCMD [\"/notes\"]\n");
         std::fs::write(at("Dockerfile"), recipe)?;
         let image = Self(format!("{IMAGE}:{number}"));
         let mut build = Command::new("docker");
         build.args(["build", "--quiet", "--tag", &image.0]).arg(folder.path());
-        run(&mut build)?;
+        program::run(&mut build)?;
         Ok(image)
     }
 }
@@ -117,13 +115,6 @@ impl Image {
 impl Drop for Image {
     fn drop(&mut self) {
         // A wrapped image may still need it: then its name goes, and the rest with the installation.
-        let _ = run(Command::new("docker").args(["rmi", "--force", &self.0]));
+        let _ = program::run(Command::new("docker").args(["rmi", "--force", &self.0]));
     }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.stdout(Stdio::null()).status();
-    let status = status.with_context(|| format!("cannot run {command:?}"))?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }

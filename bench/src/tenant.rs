@@ -24,6 +24,8 @@ const READY_MS: f64 = 30.0;
 const INTERVAL: Duration = Duration::from_micros(500);
 /// How long a tenant takes to settle after its first requests.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The volume of the tenant's own files.
+pub(super) const FILES: &str = "/home/agent/files";
 /// A start that takes longer hangs.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -116,10 +118,15 @@ async fn added(sandbox: &Sandbox) -> Result<Figure> {
 
 /// Returns the path of the tenant's router socket on the engine's own machine.
 async fn ingress(tenant: &TenantContainer) -> Result<PathBuf> {
+    Ok(mounted(tenant, "/run/cial/ingress").await?.join("edge.sock"))
+}
+
+/// Returns the path on the engine's own machine of what is mounted at `destination`.
+pub(super) async fn mounted(tenant: &TenantContainer, destination: &str) -> Result<PathBuf> {
     let mounts = tenant.inspect().await?.mounts.unwrap_or_default();
-    let is_it = |mount: &MountPoint| mount.destination.as_deref() == Some("/run/cial/ingress");
+    let is_it = |mount: &MountPoint| mount.destination.as_deref() == Some(destination);
     let source = mounts.into_iter().find(is_it).and_then(|mount| mount.source);
-    Ok(Path::new(&source.context("no folder for the router's socket")?).join("edge.sock"))
+    Ok(source.with_context(|| format!("nothing is mounted at {destination}"))?.into())
 }
 
 /// Returns milliseconds from the end of the start call until the health endpoint responds over the

@@ -6,8 +6,8 @@
 #[path = "../tests/it/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "shared with the tests, which need more of it")]
 mod harness;
+mod shared;
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,16 +17,14 @@ use axum::http::{Method, Request};
 use futures_util::future::join_all;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use testkit::clock::now;
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Setup, TestDatabase, acme};
+use crate::harness::{EMAIL, FakeOrchestrator, PASSWORD, Setup, acme};
+use crate::shared::{FILL_BATCH, copy_acme, cpu_time, database_cpu_time};
 
-const CPUS: usize = 2;
 const ROUNDS: usize = 5;
 /// Enough that a request always waits for a processor.
 const CONNECTIONS: usize = 64;
@@ -36,29 +34,12 @@ const REVOCATIONS: usize = 1_000;
 const STREAMS: usize = 50;
 const SIGN_INS: usize = 100;
 const PROBE_INTERVAL: Duration = Duration::from_millis(5);
-const FILL_BATCH: usize = 500;
 const LIST_REQUESTS: usize = 200;
 
-/// Everything runs on two processors, Postgres too: this process starts it.
 fn main() {
-    let own = Pid::from_raw(0);
-    let usable = sched_getaffinity(own).unwrap();
-    let mut used = CpuSet::new();
-    let cpus = (0..CpuSet::count()).filter(|cpu| usable.is_set(*cpu) == Ok(true));
-    cpus.take(CPUS).for_each(|cpu| used.set(cpu).unwrap());
-    sched_setaffinity(own, &used).unwrap();
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(CPUS).enable_all().build().unwrap().block_on(measure());
-}
-
-async fn measure() {
-    let mut report = json!({});
-    for part in [request_cost().await, revocations().await, sign_ins().await, lists().await] {
-        let fields = part.as_object().unwrap().clone();
-        report.as_object_mut().unwrap().extend(fields);
-    }
-    let mut out = std::io::stdout();
-    writeln!(out, "{report}").unwrap();
+    shared::report(async {
+        [request_cost().await, revocations().await, sign_ins().await, lists().await]
+    });
 }
 
 async fn setup() -> Setup {
@@ -230,18 +211,7 @@ async fn sign_ins() -> Value {
 async fn lists() -> Value {
     let server = setup().await.start().await;
     let owner = server.sign_up().await;
-    owner.post("/v1/tenants", acme()).await;
-    server.database.sql("CREATE TABLE copy AS SELECT * FROM tenants").await;
-    // In batches, because every statement has a deadline.
-    for n in (0..10_000).step_by(FILL_BATCH) {
-        let tenants = format!(
-            "INSERT INTO tenants SELECT (jsonb_populate_record(copy, jsonb_build_object('id', gen_random_uuid(), 'slug', 'tenant-' || n, \
-             'desired', 'stopped', 'state', 'stopped'))).* FROM copy, generate_series({}, {}) AS n",
-            n.max(1),
-            n + FILL_BATCH - 1
-        );
-        server.database.sql(&tenants).await;
-    }
+    copy_acme(&server, &owner, 10_000).await;
     for n in (0..100_000).step_by(FILL_BATCH) {
         let entries = format!(
             "INSERT INTO audit_log (id, at, actor_kind, actor, role, action, resource_kind, resource, address, request_id, hash) \
@@ -278,36 +248,6 @@ async fn pages(client: &harness::TestClient, path: impl Fn(usize) -> String) -> 
 
 fn milliseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
-}
-
-/// The time that this process computed, in user and kernel mode.
-fn cpu_time() -> Duration {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
-    let time = |value: nix::sys::time::TimeVal| {
-        Duration::from_micros(u64::try_from(value.tv_sec() * 1_000_000 + value.tv_usec()).unwrap())
-    };
-    time(usage.user_time()) + time(usage.system_time())
-}
-
-/// The time that the processes of Postgres computed, ended ones included. The kernel counts it in hundredths of a second.
-fn database_cpu_time() -> Duration {
-    let file = TestDatabase::server_directory().join("postmaster.pid");
-    let text = std::fs::read_to_string(file).unwrap();
-    let postmaster: u64 = text.lines().next().unwrap().parse().unwrap();
-    let mut ticks = 0;
-    for entry in std::fs::read_dir("/proc").unwrap() {
-        let stat = std::fs::read_to_string(entry.unwrap().path().join("stat")).unwrap_or_default();
-        // Behind the name, which may hold anything: state, parent, and from the twelfth on user, kernel, and those of
-        // ended children.
-        let Some((own, rest)) = stat.rsplit_once(") ") else { continue };
-        let fields: Vec<u64> = rest.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
-        let is_postmaster = own.starts_with(&format!("{postmaster} "));
-        if is_postmaster || fields[1] == postmaster {
-            let last = if is_postmaster { 15 } else { 13 };
-            ticks += fields[11..last].iter().sum::<u64>();
-        }
-    }
-    Duration::from_millis(ticks * 10)
 }
 
 /// The value at a fraction of the sorted values.

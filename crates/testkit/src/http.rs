@@ -159,12 +159,33 @@ impl Client {
         self.send("DELETE", path, None).await
     }
 
+    /// Posts a body that is no JSON.
+    pub async fn post_bytes(
+        &mut self,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<Response> {
+        self.exchange("POST", path, Some((content_type, body))).await
+    }
+
     async fn send(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
+        let body = body.map(Value::to_string);
+        let body = body.as_deref().map(|body| ("application/json", body.as_bytes()));
+        self.exchange(method, path, body).await
+    }
+
+    async fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: Option<(&str, &[u8])>,
+    ) -> Result<Response> {
         let title = format!("{method} {path} at {}", self.host);
         let request = self.request(method, path, body);
         let exchanged = async {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
-            Response::parse(&exchange(stream, request.as_bytes()).await?)
+            Response::parse(&exchange(stream, &request).await?)
         };
         let response = tokio::time::timeout(REQUEST_TIMEOUT, exchanged).await;
         let response = response.with_context(|| format!("{title}: no response in time"))?;
@@ -175,21 +196,21 @@ impl Client {
         Ok(response)
     }
 
-    fn request(&self, method: &str, path: &str, body: Option<&Value>) -> String {
+    /// The bytes of a request on a connection of its own. `body` follows its content type.
+    pub fn request(&self, method: &str, path: &str, body: Option<(&str, &[u8])>) -> Vec<u8> {
         let host = &self.host;
-        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n");
         if let Some(cookie) = &self.cookie {
-            request.push_str(&format!("cookie: {cookie}\r\n"));
+            head.push_str(&format!("cookie: {cookie}\r\n"));
         }
-        let body = body.map(Value::to_string);
-        if let Some(body) = &body {
+        if let Some((content_type, body)) = body {
             let length = body.len();
-            request.push_str("content-type: application/json\r\n");
-            request.push_str(&format!("content-length: {length}\r\n"));
+            head.push_str(&format!("content-type: {content_type}\r\n"));
+            head.push_str(&format!("content-length: {length}\r\n"));
         }
-        request.push_str("connection: close\r\n\r\n");
-        request.push_str(body.as_deref().unwrap_or_default());
-        request
+        head.push_str("connection: close\r\n\r\n");
+        let (_, body) = body.unwrap_or_default();
+        [head.as_bytes(), body].concat()
     }
 }
 

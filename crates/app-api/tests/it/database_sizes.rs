@@ -7,8 +7,9 @@ use diesel_async::SimpleAsyncConnection as _;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use crate::harness::work::{archive, upload};
 use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse};
-use crate::packages::{DESCRIPTION, archive, call, two_tenants, two_tenants_of, upload};
+use crate::packages::{DESCRIPTION, call, two_tenants, two_tenants_of};
 use crate::tenant_databases::connect_as;
 
 const ACME: &str = "/v1/tenants/acme";

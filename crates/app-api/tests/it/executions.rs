@@ -9,8 +9,9 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 
 use crate::harness::orchestrator::TaskReply;
+use crate::harness::work::{archive, upload};
 use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestResponse};
-use crate::packages::{archive, call, two_tenants, upload};
+use crate::packages::{call, two_tenants};
 
 const TWO_TASKS: &str = r#"
 name = "etl"

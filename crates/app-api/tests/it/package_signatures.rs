@@ -10,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::harness::orchestrator::TaskReply;
 use crate::harness::schema::Schemas;
+use crate::harness::work::{archive, upload, upload_signed};
 use crate::harness::{
     EMAIL, FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, TestResponse,
 };
-use crate::packages::{DESCRIPTION, archive, call, two_tenants_of, upload, upload_signed};
+use crate::packages::{DESCRIPTION, call, two_tenants_of};
 
 const PACKAGES: &str = "/v1/tenants/acme/packages";
 const RUN: &str = "/v1/tenants/acme/workflows/nightly/execute";

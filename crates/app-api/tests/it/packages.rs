@@ -1,12 +1,10 @@
 //! Packages: each in the schema of its tenant, and nowhere else.
 
-use std::io::Write as _;
-
 use axum::http::Method;
 use protocol::api_keys::Role;
 use serde_json::{Value, json};
-use tar::{Builder, EntryType, Header};
 
+use crate::harness::work::{archive, upload};
 use crate::harness::{FakeOrchestrator, Server, Setup, TestClient, TestResponse, acme};
 
 pub(crate) const DESCRIPTION: &str = r#"
@@ -18,56 +16,6 @@ name = "nightly"
 name = "fetch"
 command = ["bin/fetch"]
 "#;
-
-pub(crate) fn archive(description: &str, folder: &str) -> Vec<u8> {
-    let mut builder = Builder::new(Vec::new());
-    for (path, mode, contents) in
-        [("package.toml", 0o644, description), ("bin/fetch", 0o755, "#!/bin/sh\n")]
-    {
-        let mut header = Header::new_ustar();
-        header.set_path(format!("{folder}/{path}")).unwrap();
-        header.set_entry_type(EntryType::Regular);
-        header.set_mode(mode);
-        header.set_size(contents.len().try_into().unwrap());
-        header.set_cksum();
-        builder.append(&header, contents.as_bytes()).unwrap();
-    }
-    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
-    encoder.write_all(&builder.into_inner().unwrap()).unwrap();
-    encoder.finish().unwrap()
-}
-
-/// Sends a file like `cial package upload`.
-pub(crate) async fn upload(
-    client: &TestClient,
-    key: &str,
-    slug: &str,
-    archive: &[u8],
-) -> TestResponse {
-    upload_signed(client, key, slug, (archive, None)).await
-}
-
-/// Sends a file with a signature.
-pub(crate) async fn upload_signed(
-    client: &TestClient,
-    key: &str,
-    slug: &str,
-    (archive, signature): (&[u8], Option<&str>),
-) -> TestResponse {
-    let mut form =
-        b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.cial\"\r\n\r\n"
-            .to_vec();
-    if let Some(text) = signature {
-        let field =
-            format!("--b\r\ncontent-disposition: form-data; name=\"signature\"\r\n\r\n{text}\r\n");
-        form.splice(0..0, field.into_bytes());
-    }
-    form.extend_from_slice(archive);
-    form.extend_from_slice(b"\r\n--b--\r\n");
-    let headers = [("content-type", "multipart/form-data; boundary=b")];
-    let path = format!("/v1/tenants/{slug}/packages");
-    client.with_key(key).send(Method::POST, &path, &headers, form).await
-}
 
 pub(crate) async fn call(
     client: &TestClient,

@@ -9,25 +9,9 @@ use protocol::api_keys::Role;
 use serde_json::{Value, json};
 
 use crate::harness::orchestrator::TaskReply;
+use crate::harness::work::{DUE_AT, WORKFLOWS, archive, insert_triggers, upload};
 use crate::harness::{FakeOrchestrator, Server, TEST_TIMEOUT, TestClient, TestResponse, acme};
-use crate::packages::{archive, call, two_tenants, upload};
-
-const WORKFLOWS: &str = r#"
-name = "etl"
-version = "1"
-[[workflow]]
-name = "nightly"
-[[workflow.task]]
-name = "fetch"
-command = ["bin/fetch"]
-inputs = ["day"]
-[[workflow]]
-name = "called"
-[[workflow.task]]
-name = "fetch"
-command = ["bin/fetch"]
-inputs = ["body", "day"]
-"#;
+use crate::packages::{call, two_tenants};
 
 const TRIGGERS: &str = "/v1/tenants/acme/triggers";
 
@@ -604,12 +588,8 @@ async fn a_trigger_that_cannot_be_read_holds_up_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_that_locks_its_tables_takes_one_place() {
     let acme = Acme::new().await;
-    let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
-            next_fire_at, not_before, created_by, created_at) \
-        SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '1 8 * * *', 'UTC', 'run_all', '{\"day\": 1}', \
-            '2027-01-15T08:01:00Z', '2027-01-15T08:00:00Z', '', now() \
-        FROM tenants t, generate_series(1, 100) n WHERE t.slug = 'acme'";
-    assert_eq!(acme.server.database.sql(more).await, 100);
+    let of_acme = "tenants t, generate_series(1, 100) n WHERE t.slug = 'acme'";
+    assert_eq!(insert_triggers(&acme.server.database, DUE_AT, of_acme).await, 100);
     let later = times("later", "2 8 * * *", "run_all");
     let created = acme.post("/v1/tenants/globex/triggers", &acme.globex_key, later).await;
     assert_eq!(created.status, 201, "{}", created.text());
@@ -633,12 +613,8 @@ async fn a_tenant_that_locks_its_tables_takes_one_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_triggers_of_one_second_fire_in_bounded_waves() {
     let acme = Acme::new().await;
-    let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
-            next_fire_at, not_before, created_by, created_at) \
-        SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '1 8 * * *', 'UTC', 'run_all', '{\"day\": 1}', \
-            '2027-01-15T08:01:00Z', '2027-01-15T08:00:00Z', '', now() \
-        FROM tenants t, generate_series(1, 100) n";
-    assert_eq!(acme.server.database.sql(more).await, 200);
+    let of_both = "tenants t, generate_series(1, 100) n";
+    assert_eq!(insert_triggers(&acme.server.database, DUE_AT, of_both).await, 200);
     acme.server.advance_clock(Duration::from_secs(60));
     let mut most_claimed = 0;
     let fired = testkit::eventually("all fire", TEST_TIMEOUT, async || {
@@ -658,16 +634,35 @@ async fn hundreds_of_triggers_of_one_second_fire_in_bounded_waves() {
     assert_eq!(acme.server.database.count("triggers WHERE last_failure IS NOT NULL").await, 0);
 }
 
+/// A wake keeps the engine busy, and a task does not: tasks run beside the wakes that follow.
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_whose_triggers_are_due_at_once_wake_some_at_a_time() {
+    const TENANTS: usize = 24;
+    let (server, owner) = Server::with_owner(FakeOrchestrator::obedient()).await;
+    server.tenants_with_workflows(&owner, TENANTS).await;
+    let reply =
+        TaskReply::Wakes { wake: Duration::from_millis(100), run: Duration::from_millis(100) };
+    let replies = std::iter::repeat_n(reply, TENANTS);
+    server.orchestrator.task_replies.lock().unwrap().extend(replies);
+    let of_all = "tenants t, generate_series(1, 1) n";
+    assert_eq!(insert_triggers(&server.database, DUE_AT, of_all).await, TENANTS);
+    server.advance_clock(Duration::from_secs(60));
+    let run = testkit::eventually("the tasks", TEST_TIMEOUT, async || {
+        Ok(server.orchestrator.jobs.lock().unwrap().len() == TENANTS)
+    });
+    run.await.unwrap();
+    let (waking, running) = (server.orchestrator.waking.most(), server.orchestrator.tasks.most());
+    assert!((2..=16).contains(&waking), "{waking}");
+    assert!((waking..=TENANTS).contains(&running), "{running}");
+}
+
 /// 10,000 triggers that are not due cost one search of an index, which finds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_at_ten_thousand_triggers_reads_an_index_alone() {
     let (server, _) = Server::with_acme(FakeOrchestrator::unreachable()).await;
-    let more = "INSERT INTO triggers (id, tenant_id, name, workflow, kind, cron, time_zone, catch_up, context, \
-            next_fire_at, not_before, created_by, created_at) \
-        SELECT gen_random_uuid(), t.id, 't' || n, 'nightly', 'cron', '0 0 * * *', 'UTC', 'skip', '{}', \
-            '2030-01-01Z'::timestamptz + n * interval '1 second', '2027-01-01Z', '', now() \
-        FROM tenants t, generate_series(1, 10000) n";
-    assert_eq!(server.database.sql(more).await, 10_000);
+    let later = "'2030-01-01Z'::timestamptz + n * interval '1 second'";
+    let of_acme = "tenants t, generate_series(1, 10000) n";
+    assert_eq!(insert_triggers(&server.database, later, of_acme).await, 10_000);
     let mut conn = server.database.conn().await;
     conn.batch_execute("ANALYZE triggers").await.unwrap();
     let query = CLAIM

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -12,9 +11,7 @@ use e2e::Checks;
 use e2e::command_line::{Printed, command, parsed, run};
 use e2e::session::{EMAIL, PASSWORD, Session};
 use serde_json::{Value, json};
-use testkit::http::exchange;
 use testkit::{Client, Installation, Response, TempDir};
-use tokio::net::TcpStream;
 
 const REFERENCE: &str = include_str!("../../../../docs/reference/cli.md");
 const SLUG: &str = "every-acme";
@@ -154,15 +151,8 @@ fn commands() -> BTreeSet<&'static str> {
 
 /// Sends a form as the browser of `client` does.
 pub(crate) async fn submit(client: &Client, path: &str, form: &str) -> Result<Response> {
-    let installation = Installation::from_env()?;
-    let (port, cookie) = (installation.admin_port, client.cookie_pair().unwrap_or_default());
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost:{port}\r\ncookie: {cookie}\r\nconnection: close\r\n\
-         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
-        form.len()
-    );
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    Response::parse(&exchange(stream, request.as_bytes()).await?)
+    let content_type = "application/x-www-form-urlencoded";
+    client.clone().post_bytes(path, content_type, form.as_bytes()).await
 }
 
 #[tokio::test]

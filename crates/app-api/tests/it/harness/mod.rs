@@ -7,6 +7,7 @@ pub(crate) mod link;
 pub(crate) mod orchestrator;
 pub(crate) mod postgres;
 pub(crate) mod schema;
+pub(crate) mod work;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,7 @@ pub(crate) struct Setup {
     pub(crate) max_changes: u32,
     pub(crate) password_cost: Params,
     pub(crate) export_times: ExportTimes,
+    pub(crate) summary_interval: Duration,
     pub(crate) size_interval: Duration,
 }
 
@@ -91,6 +93,7 @@ impl Setup {
             max_changes: 3_000,
             password_cost: Params::new(8, 1, 1, None).unwrap(),
             export_times: ExportTimes::default(),
+            summary_interval: Duration::from_millis(100),
             size_interval: Duration::from_secs(3_600),
         }
     }
@@ -152,7 +155,7 @@ impl Setup {
             webhook_timeout: self.webhook_timeout,
             model_timeout: self.model_timeout,
             max_changes: self.max_changes,
-            summary_interval: Duration::from_millis(100),
+            summary_interval: self.summary_interval,
             export_times: self.export_times,
             size_interval: self.size_interval,
         };

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use app_api::orchestrator::{CommandStream, OnMessage, Orchestrator};
 use axum::body::Body;
@@ -65,10 +66,40 @@ pub(crate) enum TaskReply {
     Writes(usize),
     /// Runs until nobody waits for it.
     NeverEnds,
+    /// Begins once its tenant is awake, and ends with success.
+    Wakes { wake: Duration, run: Duration },
     /// Does not begin.
     Refused(&'static str),
     /// The connection breaks once everything was sent.
     Breaks,
+}
+
+/// Counts what is under way, and keeps the most at once.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge {
+    current: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Gauge {
+    /// Counts something until the returned value is dropped.
+    fn enter(self: &Arc<Self>) -> Counted {
+        let current = self.current.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(current, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+struct Counted(Arc<Gauge>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.current.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 enum Behaviour {
@@ -131,6 +162,10 @@ pub(crate) struct FakeOrchestrator {
     pub(crate) task_archives: Mutex<Vec<Vec<u8>>>,
     /// The messages of tasks that were read.
     pub(crate) task_messages_read: Arc<AtomicUsize>,
+    /// Tenants that wake for a task with [`TaskReply::Wakes`].
+    pub(crate) waking: Arc<Gauge>,
+    /// Such tasks, from the call to the end.
+    pub(crate) tasks: Arc<Gauge>,
 }
 
 impl FakeOrchestrator {
@@ -166,6 +201,8 @@ impl FakeOrchestrator {
             jobs: Mutex::default(),
             task_archives: Mutex::default(),
             task_messages_read: Arc::default(),
+            waking: Arc::default(),
+            tasks: Arc::default(),
         }
     }
 
@@ -312,6 +349,10 @@ pub(crate) fn received(spec: &Spec) -> Variables {
         all.extend(opened(keys::env_key(&master, spec.id), text));
     }
     all
+}
+
+fn line_of(message: &TaskMessage) -> String {
+    serde_json::to_string(message).unwrap() + "\n"
 }
 
 fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
@@ -630,6 +671,18 @@ impl Orchestrator for FakeOrchestrator {
                     (lines.collect(), stream::empty().boxed())
                 }
                 TaskReply::NeverEnds => (Vec::new(), stream::pending().boxed()),
+                TaskReply::Wakes { wake, run } => {
+                    let (task, waking) = (self.tasks.enter(), self.waking.enter());
+                    tokio::time::sleep(wake).await;
+                    drop(waking);
+                    let end = TaskMessage::Ended { failure: None, result: None };
+                    let end = async move {
+                        tokio::time::sleep(run).await;
+                        drop(task);
+                        Ok(line_of(&end))
+                    };
+                    (Vec::new(), stream::once(end).boxed())
+                }
                 TaskReply::Ends { failure, result } => {
                     let end = TaskMessage::Ended { failure, result };
                     (vec![end], stream::empty().boxed())
@@ -644,9 +697,8 @@ impl Orchestrator for FakeOrchestrator {
             let text = format!("hello\u{1b}[31m from {}", job["task"].as_str().unwrap());
             self.jobs.lock().unwrap().push(job);
             let line = TaskMessage::Line { output: TaskOutput::Stdout, text };
-            let lines = std::iter::once(line).chain(first).map(|message| {
-                Ok::<_, Infallible>(serde_json::to_string(&message).unwrap() + "\n")
-            });
+            let lines = std::iter::once(line).chain(first);
+            let lines = lines.map(|message| Ok::<_, Infallible>(line_of(&message)));
             let read = self.task_messages_read.clone();
             let lines = stream::iter(lines.collect::<Vec<_>>());
             let lines = lines.inspect(move |_| _ = read.fetch_add(1, Ordering::Relaxed));

@@ -16,8 +16,9 @@ use tokio_postgres::Client;
 
 use super::{assert_nothing_left, export, import, manifest_of, unpacked, volumes};
 use crate::harness::orchestrator::TaskReply;
+use crate::harness::work::{archive, upload};
 use crate::harness::{FakeOrchestrator, Server, Setup, TEST_TIMEOUT, TestClient, acme};
-use crate::packages::{archive, two_tenants, upload};
+use crate::packages::two_tenants;
 use crate::tenant_databases::{connect_as, existing};
 
 const EXPORT: &str = "/v1/tenants/acme/export";
