@@ -21,6 +21,8 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The most jobs of one client in a pool, running and queued.
 const MAX_PER_CLIENT: usize = 10;
+/// A hundred people who sign in at once on new devices wait a moment, and none of them is refused.
+const MAX_QUEUED_NEW: usize = 128;
 
 /// The caller of a hash: decides on the pool.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +77,7 @@ impl Passwords {
         Ok(Self {
             params,
             known: Arc::new(Pool::new(1, 16)),
-            new: Arc::new(Pool::new(2, 32)),
+            new: Arc::new(Pool::new(2, MAX_QUEUED_NEW)),
             decoy_hash,
             verifications: Arc::default(),
             hashes: Arc::default(),
