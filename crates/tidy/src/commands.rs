@@ -57,6 +57,7 @@ const SHOWN: &[&str] = &[
     "cargo xtask bench edge",
     "cargo xtask bench executions",
     "cargo xtask bench export",
+    "cargo xtask bench history",
     "cargo xtask bench router",
     "cargo xtask bench routes",
     "cargo xtask bench tenant",
